@@ -1,0 +1,1 @@
+//! The loops around the mirroring session: PostgreSQL, peers, disk.

@@ -1,0 +1,1 @@
+//! Bytes between Backstay's own processes, versioned.

@@ -1,0 +1,1 @@
+//! Virtual clock, network, disks and PostgreSQL; scenarios, traces, model check.
