@@ -1,0 +1,303 @@
+//! Every sentence that a member says to people, in one place: what each code means and what to do.
+//! Codes are stable; sentences may be improved at any time.
+
+use session::{Alarm, Cause, Obstacle, Phase, Role, Why};
+
+use super::Refusal;
+
+/// Refusals that do not come from the session itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Code {
+    UnknownRequest,
+    UnknownPool,
+    UnknownServer,
+    UnknownWitness,
+    NotAPartner,
+    SessionExists,
+    DataDirectoryInUse,
+    InitialiseFailed,
+    TooBusy,
+    Unanswered,
+    NotDesignated,
+}
+
+impl Code {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::UnknownRequest => "unknown_request",
+            Code::UnknownPool => "unknown_pool",
+            Code::UnknownServer => "unknown_server",
+            Code::UnknownWitness => "unknown_witness",
+            Code::NotAPartner => "not_a_partner",
+            Code::SessionExists => "session_exists",
+            Code::DataDirectoryInUse => "data_directory_in_use",
+            Code::InitialiseFailed => "initialise_failed",
+            Code::TooBusy => "too_busy",
+            Code::Unanswered => "unanswered",
+            Code::NotDesignated => "not_designated",
+        }
+    }
+
+    fn words(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Code::UnknownRequest => (
+                "this member does not know the request",
+                Some("the command and the member are of different versions: update both"),
+            ),
+            Code::UnknownPool => (
+                "this member has no part in that pool",
+                Some("check the pool's name, and the [[pool]] sections of this member"),
+            ),
+            Code::UnknownServer => (
+                "no partner of the pool has that name",
+                Some("`pool status` shows the partners' names"),
+            ),
+            Code::UnknownWitness => (
+                "no witness of that name is configured for the pool",
+                Some("add it to the configuration of all members, restart them, and ask again"),
+            ),
+            Code::NotAPartner => {
+                ("this member is a witness: it holds no data", Some("ask one of the partners"))
+            }
+            Code::SessionExists => (
+                "the pool's session exists already",
+                Some("`pool status` shows it; nothing needs to be created"),
+            ),
+            Code::DataDirectoryInUse => (
+                "the data directory is not empty, so no new data were made in it",
+                Some("name an empty directory in the configuration, or move the old data away"),
+            ),
+            Code::InitialiseFailed => ("the data could not be initialised", None),
+            Code::TooBusy => {
+                ("the member has too many requests waiting", Some("ask again in a moment"))
+            }
+            Code::Unanswered => (
+                "the member is stopping and did not answer the request",
+                Some("look at `pool status`, then ask again"),
+            ),
+            Code::NotDesignated => (
+                "only the designated principal makes the data of a new pool",
+                Some("ask the pool's first partner"),
+            ),
+        }
+    }
+
+    /// The refusal with this code; `detail` is added to the sentence.
+    pub fn refusal(self, detail: Option<String>) -> Refusal {
+        let (sentence, hint) = self.words();
+        let sentence = match detail {
+            Some(detail) => format!("{sentence}: {detail}"),
+            None => sentence.to_owned(),
+        };
+        Refusal { code: self.as_str().to_owned(), sentence, hint: hint.map(str::to_owned) }
+    }
+}
+
+/// The session's own refusal.
+pub fn why(why: Why) -> Refusal {
+    let (code, sentence, hint) = why_words(why);
+    Refusal { code: code.to_owned(), sentence: sentence.to_owned(), hint: hint.map(str::to_owned) }
+}
+
+fn why_words(why: Why) -> (&'static str, &'static str, Option<&'static str>) {
+    match why {
+        Why::NotPrincipal => (
+            "not_principal",
+            "this server does not serve the pool",
+            Some("ask the principal: `pool status` shows which one it is"),
+        ),
+        Why::AlreadyPrincipal => ("already_principal", "this server serves the pool already", None),
+        Why::NotMirrored => (
+            "not_mirrored",
+            "the pool runs exposed: the mirror does not hold every acknowledged commit",
+            Some("wait until `pool status` says synchronized"),
+        ),
+        Why::MirrorNotStreaming => (
+            "mirror_not_streaming",
+            "the mirror is not streaming",
+            Some("look at the mirror: `pool status` shows what it is doing"),
+        ),
+        Why::MirrorNotLevel => (
+            "mirror_not_level",
+            "the mirror is too far behind for a short interruption",
+            Some("ask again when it has caught up"),
+        ),
+        Why::PrincipalServes => (
+            "principal_serves",
+            "a principal serves the pool, so service must not be forced",
+            Some("use a manual failover"),
+        ),
+        Why::Suspended => {
+            ("suspended", "mirroring is suspended", Some("resume it first: `pool resume`"))
+        }
+        Why::NotSuspended => ("not_suspended", "nothing is suspended here", None),
+        Why::Busy => (
+            "busy",
+            "another change of this session is going on",
+            Some("`pool status` shows it; ask again when it is over"),
+        ),
+        Why::NoData => (
+            "no_data",
+            "this server holds no data that could serve",
+            Some("force service on the other partner, or let this one copy the data first"),
+        ),
+        Why::NoSuchChange => ("no_such_change", "that changes nothing: it is so already", None),
+        Why::NotAmnesiac => {
+            ("not_amnesiac", "this member has its state and needs to learn nothing", None)
+        }
+        Why::HasWitness => (
+            "has_witness",
+            "the session has a witness: it decides, not the operator",
+            Some("bring the witness or the other partner back, or force service"),
+        ),
+        Why::NotAPartner => (
+            "not_a_partner",
+            "this member is a witness: it holds no data",
+            Some("ask one of the partners"),
+        ),
+    }
+}
+
+/// Stable code and sentence of an obstacle to automatic failover.
+pub fn obstacle(obstacle: Obstacle) -> (&'static str, &'static str) {
+    match obstacle {
+        Obstacle::NotServed => ("not_served", "nobody serves the pool"),
+        Obstacle::NoWitness => (
+            "no_witness",
+            "the session has no witness, so nobody could decide that the principal is gone",
+        ),
+        Obstacle::WitnessSilent => ("witness_silent", "the witness does not answer"),
+        Obstacle::MirrorSilent => ("mirror_silent", "the mirror's agent does not answer"),
+        Obstacle::MirrorCannotSeeWitness => (
+            "mirror_cannot_see_witness",
+            "the mirror does not hear the witness, so it could not be elected",
+        ),
+        Obstacle::MirrorNotStreaming => ("mirror_not_streaming", "the mirror is not streaming"),
+        Obstacle::Exposed => {
+            ("exposed", "the pool runs exposed: the mirror may lack acknowledged commits")
+        }
+        Obstacle::Suspended => ("suspended", "mirroring is suspended by the operator"),
+        Obstacle::MirrorDataInvalid => {
+            ("mirror_data_invalid", "the mirror's data are being rewound or copied")
+        }
+        Obstacle::AskThePrincipal => {
+            ("ask_the_principal", "this member is not the principal and does not know")
+        }
+    }
+}
+
+/// Stable code and sentence of an alarm.
+pub fn alarm(alarm: Alarm) -> (&'static str, String) {
+    match alarm {
+        Alarm::WitnessLost => (
+            "witness_lost",
+            "the witness is lost: service goes on, but without automatic failover".to_owned(),
+        ),
+        Alarm::WitnessBack => ("witness_back", "the witness is back".to_owned()),
+        Alarm::RecordsDiffer { id, .. } => (
+            "records_differ",
+            format!(
+                "another member shows a different record of term {} revision {}: it was refused; \
+                 keep all data and report this",
+                id.term, id.revision
+            ),
+        ),
+        Alarm::SideSuspended => (
+            "side_suspended",
+            "service was forced on the other side: this side waits for the choice of which data \
+             to keep (`pool resume --discard`)"
+                .to_owned(),
+        ),
+        Alarm::DataBehind { found, expected } => (
+            "data_behind",
+            format!(
+                "this copy of the data ends at {found}, but had reached {expected}: it will be \
+                 replaced from the principal"
+            ),
+        ),
+        Alarm::StateRestored { .. } => (
+            "state_restored",
+            "the state directory was restored from an old copy: this member learns it anew"
+                .to_owned(),
+        ),
+        Alarm::ForkMoved { announced, found } => (
+            "fork_moved",
+            format!(
+                "the promotion forked at {found} instead of {announced}: the outcome of commits \
+                 in doubt is unknown"
+            ),
+        ),
+        Alarm::StorageFailing => {
+            ("storage_failing", "a volume of this server does not take writes in time".to_owned())
+        }
+        Alarm::ServingForced => (
+            "serving_forced",
+            "service was forced: the pool serves without the agreement of the other members"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Stable code of a cause, and the cause as the end of a sentence.
+pub fn cause(cause: Cause) -> (&'static str, &'static str) {
+    match cause {
+        Cause::Created => ("created", "the session was created"),
+        Cause::Restarted => ("restarted", "the agent started"),
+        Cause::PrincipalSilent => ("principal_silent", "the principal was silent"),
+        Cause::PrincipalResigned => ("principal_resigned", "the principal resigned"),
+        Cause::PostgresExited => ("postgres_exited", "its PostgreSQL exited"),
+        Cause::PostgresUnhealthy => ("postgres_unhealthy", "its PostgreSQL did not answer"),
+        Cause::LeaseLost => ("lease_lost", "its lease ran out"),
+        Cause::HigherPromise => ("higher_promise", "a higher term was promised"),
+        Cause::NewerRecord => ("newer_record", "a newer record was learnt"),
+        Cause::MirrorLost => ("mirror_lost", "the mirror was lost"),
+        Cause::MirrorLevel => ("mirror_level", "the mirror holds everything"),
+        Cause::OperatorAsked => ("operator_asked", "the operator asked for it"),
+        Cause::ForcedService => ("forced_service", "the operator forced service"),
+        Cause::WonElection => ("won_election", "it was elected"),
+        Cause::PromotionFailed => ("promotion_failed", "its promotion failed"),
+        Cause::HandoverFailed => ("handover_failed", "the other partner did not take over"),
+        Cause::WitnessChanged => ("witness_changed", "the witness was changed"),
+        Cause::StateLost => ("state_lost", "its state is lost"),
+        Cause::StateLearnt => ("state_learnt", "it learnt the state from the others"),
+    }
+}
+
+/// The name of a role.
+pub fn role(role: Role) -> &'static str {
+    match role {
+        Role::Witness => "witness",
+        Role::Waiting => "waiting",
+        Role::Mirror => "mirror",
+        Role::Candidate => "candidate",
+        Role::Becoming => "becoming",
+        Role::Principal => "principal",
+        Role::Amnesiac => "amnesiac",
+        Role::Suspended => "suspended",
+    }
+}
+
+/// The name of a phase.
+pub fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Detected => "detected",
+        Phase::Elected => "elected",
+        Phase::Prepared => "prepared",
+        Phase::Promoted => "promoted",
+        Phase::Established => "established",
+    }
+}
+
+/// Whether the pool would fail over by itself, in a sentence. Empty `obstacles`: it would.
+pub fn automatic_failover(obstacles: &[Obstacle], estimate_ms: u64) -> String {
+    let sentences: Vec<&str> = obstacles.iter().map(|found| obstacle(*found).1).collect();
+    if sentences.is_empty() {
+        format!(
+            "armed: if the principal's host were lost now, writes would go on after about {}.{} s",
+            estimate_ms / 1000,
+            estimate_ms % 1000 / 100
+        )
+    } else {
+        format!("not armed: {}", sentences.join("; "))
+    }
+}
