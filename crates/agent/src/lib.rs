@@ -1,1 +1,3 @@
 //! The loops around the mirroring session: PostgreSQL, peers, disk.
+
+pub mod postgres;

@@ -1,0 +1,16 @@
+//! The room of the local PostgreSQL: everything that touches it is in here.
+//!
+//! `Driver` performs the session's orders and reports facts; it decides nothing about roles.
+//! The other modules are its tools, each for one thing: what the server is (`instance`), which
+//! settings it gets (`settings`), who may connect (`access`), its processes (`process`), its
+//! control file (`control`), our connections to it (`sql`).
+
+pub mod error;
+pub mod instance;
+pub mod os_user;
+pub mod version;
+
+pub use error::Error;
+pub use instance::{Database, Instance};
+pub use os_user::OsUser;
+pub use version::Version;
