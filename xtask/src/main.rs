@@ -1,1 +1,47 @@
-fn main() {}
+//! `cargo xtask CHORE`: everything that is done to this repository rather than with Backstay.
+//!
+//! A chore is a thin typed script: it explains itself in a line or two as it goes, runs the same
+//! programs a person would run, and leaves every decision about PostgreSQL to the product itself.
+//! Continuous integration runs `ci` and nothing else, so what passes here passes there.
+
+use std::process::ExitCode;
+
+use xtask::{bench, ci, model, output, postgres, tidy, versions};
+
+const USAGE: &str = "\
+usage: cargo xtask CHORE
+
+  ci                 all that continuous integration runs (`make test`)
+  tidy               crate edges, sizes, names, licences; no compiler needed
+  prepare            make sure that PostgreSQL 14 or newer is here (`make demo` does it first)
+  model [--deep]     search the session core for a violated invariant
+  replay FILE        play the trace of a violation again, step by step
+  test-versions      the tests against real PostgreSQL with 16 and 18
+  bench mirroring    pgbench: plain synchronous replication against a mirrored pool
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(),
+        ["prepare"] => postgres::prepare().map(drop),
+        ["model"] => model::search(model::Depth::Bounded),
+        ["model", "--deep"] => model::search(model::Depth::Deep),
+        ["replay", file] => model::replay(file.as_ref()),
+        ["test-versions"] => versions::run(),
+        ["bench", "mirroring", rest @ ..] => bench::mirroring(rest),
+        _ => {
+            output::say(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
