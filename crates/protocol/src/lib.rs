@@ -7,3 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod convert;
+pub mod frame;
+pub mod handshake;
+pub mod v1;
