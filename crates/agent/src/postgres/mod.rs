@@ -6,8 +6,12 @@
 //! control file (`control`), our connections to it (`sql`).
 
 pub mod error;
+pub mod guard;
+pub mod history;
 pub mod instance;
 pub mod os_user;
+pub mod pidfd;
+pub mod replication;
 pub mod version;
 
 pub use error::Error;
