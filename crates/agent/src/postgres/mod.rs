@@ -5,13 +5,21 @@
 //! settings it gets (`settings`), who may connect (`access`), its processes (`process`), its
 //! control file (`control`), our connections to it (`sql`).
 
+pub mod access;
+pub mod control;
+pub mod create;
 pub mod error;
 pub mod guard;
 pub mod history;
 pub mod instance;
 pub mod os_user;
 pub mod pidfd;
+pub mod process;
 pub mod replication;
+pub mod server;
+pub mod settings;
+pub mod sql;
+pub mod timelines;
 pub mod version;
 
 pub use error::Error;

@@ -1,0 +1,96 @@
+//! Who may connect: `pg_hba.conf` in two forms, closed and open.
+//!
+//! Nobody but Backstay's own role may replicate, in either form: a walsender that bears one of our
+//! names acknowledges commits. Closed means that no client is let in; the partner may still
+//! stream, so that a barrier can be committed before the first client.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::error::Error;
+use super::instance::{Instance, ROLE};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Closed,
+    Open,
+}
+
+/// Writes both access files; in force after a reload or at the next start.
+pub fn write(instance: &Instance, access: Access) -> Result<(), Error> {
+    write_file(instance, &instance.ident_file(), &ident(instance))?;
+    write_file(instance, &instance.hba_file(), &rules(instance, access))
+}
+
+fn ident(instance: &Instance) -> String {
+    let own = instance.os_user.name.as_str();
+    let mut text = String::from("# Written by Backstay.\n");
+    for user in ["root", own] {
+        let _ = writeln!(text, "{ROLE} {user} {ROLE}");
+    }
+    text
+}
+
+fn rules(instance: &Instance, access: Access) -> String {
+    // A name would have to resolve forwards and backwards; the password guards the door anyway.
+    let partner = match instance.partner_host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => format!("{address}/32"),
+        Ok(IpAddr::V6(address)) => format!("{address}/128"),
+        Err(_) => "all".to_owned(),
+    };
+    let mut text = format!(
+        "# Written by Backstay.\n\
+         local all         {ROLE} peer map={ROLE}\n\
+         local replication {ROLE} peer map={ROLE}\n\
+         host  all         {ROLE} {partner} scram-sha-256\n\
+         host  replication {ROLE} {partner} scram-sha-256\n\
+         local all         {ROLE} reject\n\
+         host  all         {ROLE} all reject\n\
+         local replication all reject\n\
+         host  replication all all reject\n"
+    );
+    match access {
+        Access::Closed => text.push_str("local all all reject\nhost all all all reject\n"),
+        Access::Open if instance.client_access.is_empty() => {
+            let _ = writeln!(text, "local all {} peer", instance.os_user.name);
+            text.push_str("local all all scram-sha-256\nhost all all all scram-sha-256\n");
+        }
+        Access::Open => {
+            for line in &instance.client_access {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+    }
+    text
+}
+
+/// Replaces `path` as a whole; only PostgreSQL's user may read it.
+pub fn write_file(instance: &Instance, path: &Path, text: &str) -> Result<(), Error> {
+    let next = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&next)
+        .map_err(Error::io("write", &next))?;
+    file.write_all(text.as_bytes()).map_err(Error::io("write", &next))?;
+    instance.os_user.own(&next)?;
+    std::fs::rename(&next, path).map_err(Error::io("replace", path))
+}
+
+/// Makes `path`, readable by PostgreSQL's user, if it is missing.
+pub fn make_dir(instance: &Instance, path: &Path, mode: u32) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(Error::io("make the directory", path))?;
+    instance.os_user.own(path)
+}

@@ -1,0 +1,465 @@
+//! The local PostgreSQL as a thing that can be started, asked, reloaded and stopped.
+//!
+//! It knows nothing of the session. Its connections are opened as soon as it runs, spares
+//! included, because a commit that waits can hold a lock that stops every log-in. Every method may
+//! be dropped at any moment: `stop` then cleans up whatever state was reached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use session::{Incarnation, Lsn, Position, Timeline};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::access::{self, Access};
+use super::control::Control;
+use super::create::{self, DataDir};
+use super::error::Error;
+use super::instance::{Instance, ROLE};
+use super::pidfd::ProcessHandle;
+use super::process::{self, Postmaster};
+use super::replication::parse_lsn;
+use super::settings::{self, Listen, Upstream};
+use super::sql::{Commits, Connection};
+use super::timelines;
+use super::version::Version;
+
+/// The rest between two looks at something that PostgreSQL does not announce.
+pub const TICK: Duration = Duration::from_millis(2);
+/// The rest between two attempts to connect to a server that starts: at first, and later.
+const CONNECT_TICK: Duration = Duration::from_millis(5);
+const CONNECT_TICK_LATER: Duration = Duration::from_millis(50);
+/// How long an adopted server has to let us in.
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long clients that were told to go are waited for.
+const CLIENTS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a server is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mode {
+    pub listen: Listen,
+    pub access: Access,
+    pub upstream: Option<Upstream>,
+}
+
+impl Mode {
+    /// A hot standby without upstream and without clients.
+    pub fn alone(listen: Listen) -> Mode {
+        Mode { listen, access: Access::Closed, upstream: None }
+    }
+}
+
+/// A running server, as far as it is ours.
+#[derive(Debug)]
+struct Running {
+    postmaster: Postmaster,
+    mode: Mode,
+    /// Set before we end it ourselves, so that its end is no news.
+    expected: Arc<AtomicBool>,
+    lines: Option<Lines>,
+}
+
+/// Our connections.
+#[derive(Debug)]
+struct Lines {
+    control: Connection,
+    /// Logged in ahead of time for the barrier and the checkpoint.
+    barrier: Option<Connection>,
+    spare: Option<Connection>,
+}
+
+#[derive(Debug)]
+pub struct Server {
+    instance: Arc<Instance>,
+    version: Version,
+    running: Option<Running>,
+    /// Told when the server ends and nobody had ordered it.
+    exits: mpsc::Sender<u32>,
+}
+
+impl Server {
+    /// Checks the programs, the settings and the data directory; starts nothing.
+    pub fn new(instance: Arc<Instance>, exits: mpsc::Sender<u32>) -> Result<Server, Error> {
+        let version = Version::of_programs(&instance.bin_dir)?.check()?;
+        settings::check(&instance)?;
+        create::look(&instance, version)?;
+        process::become_subreaper();
+        Ok(Server { instance, version, running: None, exits })
+    }
+
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn data(&self) -> Result<DataDir, Error> {
+        create::look(&self.instance, self.version)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.postmaster.pid())
+    }
+
+    pub fn mode(&self) -> Option<&Mode> {
+        self.running.as_ref().map(|running| &running.mode)
+    }
+
+    /// Starts it as a hot standby and returns when it takes connections.
+    pub async fn start(&mut self, mode: Mode) -> Result<(), Error> {
+        self.stop().await;
+        if self.data()? == DataDir::Nothing {
+            return Err(Error::refused(
+                format!("there is no data in {}", self.instance.data_dir.display()),
+                "create the pool, or let this server copy the principal's data",
+            ));
+        }
+        let instance = Arc::clone(&self.instance);
+        let control = Control::read(&instance)?;
+        timelines::remove_unused_skips(&instance, control.timeline())?;
+        create::prepare_files(&instance, mode.access, mode.upstream.as_ref())?;
+        remove_stale_locks(&instance);
+        if mode.listen == Listen::Port {
+            check_port(&instance)?;
+        }
+        let log_begin = std::fs::metadata(instance.log_file()).map_or(0, |meta| meta.len());
+        let given = settings::command_line(&instance, mode.listen);
+        let postmaster = Postmaster::spawn(&instance, &given)?;
+        let expected = Arc::new(AtomicBool::new(true));
+        self.running = Some(Running { postmaster, mode, expected, lines: None });
+        match self.connect(instance.start_timeout, "starting", log_begin).await {
+            Ok(()) => self.watch(),
+            Err(error) => {
+                self.stop().await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a server over that runs already. `Ok(false)`: none runs, or it did not let us in and
+    /// was stopped.
+    pub async fn adopt(&mut self) -> Result<bool, Error> {
+        let Some(postmaster) = Postmaster::adopt(&self.instance) else {
+            self.stop().await;
+            return Ok(false);
+        };
+        let instance = Arc::clone(&self.instance);
+        let program = std::fs::canonicalize(instance.program("postgres")).ok();
+        if postmaster.program() != program {
+            return Err(Error::refused(
+                format!("another PostgreSQL runs on {}", instance.data_dir.display()),
+                "stop it, and disable whatever starts it",
+            ));
+        }
+        let lines = std::fs::read_to_string(instance.data_dir.join("postmaster.pid"));
+        let listens = lines.unwrap_or_default().lines().nth(5).is_some_and(|line| !line.is_empty());
+        let listen = if listens { Listen::Port } else { Listen::SocketOnly };
+        let mode = Mode { listen, access: Access::Closed, upstream: None };
+        let expected = Arc::new(AtomicBool::new(true));
+        self.running = Some(Running { postmaster, mode, expected, lines: None });
+        match self.connect(ADOPT_TIMEOUT, "taking it over", 0).await {
+            Ok(()) => {
+                self.watch();
+                Ok(true)
+            }
+            Err(error @ Error::Refused { .. }) => {
+                self.running = None;
+                Err(error)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the running PostgreSQL does not answer and is stopped");
+                self.stop().await;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn connect(
+        &mut self,
+        patience: Duration,
+        doing: &'static str,
+        log_begin: u64,
+    ) -> Result<(), Error> {
+        let instance = Arc::clone(&self.instance);
+        let running = self.running.as_mut().ok_or(Error::Late { doing })?;
+        let begun = Instant::now();
+        let control = loop {
+            let attempt = timeout(patience, Connection::open(&instance, Commits::Local));
+            let opened = tokio::select! {
+                biased;
+                () = running.postmaster.exited() => {
+                    return Err(Error::Exited { doing, log: log_since(&instance, log_begin) });
+                }
+                opened = attempt => opened,
+            };
+            if let Ok(Ok(connection)) = opened {
+                break connection;
+            }
+            if begun.elapsed() > patience {
+                return Err(Error::Late { doing });
+            }
+            let early = begun.elapsed() < Duration::from_secs(2);
+            sleep(if early { CONNECT_TICK } else { CONNECT_TICK_LATER }).await;
+        };
+        settings::read_back(&instance, running.mode.listen, &control).await?;
+        running.lines = Some(Lines { control, barrier: None, spare: None });
+        Ok(())
+    }
+
+    /// From here on its end is news. Also opens the spare connections.
+    fn watch(&mut self) {
+        let Some(running) = &self.running else { return };
+        running.expected.store(false, Ordering::SeqCst);
+        let pid = running.postmaster.pid();
+        let (expected, exits) = (Arc::clone(&running.expected), self.exits.clone());
+        let handle = ProcessHandle::open(pid);
+        tokio::spawn(async move {
+            if let Ok(handle) = handle {
+                handle.gone().await;
+            }
+            if !expected.load(Ordering::SeqCst) {
+                let _ = exits.send(pid).await;
+            }
+        });
+    }
+
+    /// Opens what is missing of the spare connections.
+    pub async fn open_spares(&mut self) -> Result<(), Error> {
+        const DOING: &str = "opening a spare connection";
+        let instance = Arc::clone(&self.instance);
+        let Some(lines) = self.running.as_mut().and_then(|running| running.lines.as_mut()) else {
+            return Ok(());
+        };
+        if lines.barrier.as_ref().is_none_or(Connection::is_closed) {
+            let opened = Connection::open(&instance, Commits::Wait).await;
+            lines.barrier = Some(opened.map_err(Error::sql(DOING))?);
+        }
+        if lines.spare.as_ref().is_none_or(Connection::is_closed) {
+            let opened = Connection::open(&instance, Commits::Local).await;
+            lines.spare = Some(opened.map_err(Error::sql(DOING))?);
+        }
+        Ok(())
+    }
+
+    /// The connection for the barrier; whoever takes it keeps it.
+    pub fn take_barrier(&mut self) -> Option<Connection> {
+        self.running.as_mut()?.lines.as_mut()?.barrier.take()
+    }
+
+    /// A connection for something that takes long.
+    pub fn take_spare(&mut self) -> Option<Connection> {
+        self.running.as_mut()?.lines.as_mut()?.spare.take()
+    }
+
+    pub fn sql(&self) -> Result<&Connection, Error> {
+        self.running
+            .as_ref()
+            .and_then(|running| running.lines.as_ref())
+            .map(|lines| &lines.control)
+            .ok_or_else(|| Error::unexpected("asking PostgreSQL", "it does not run"))
+    }
+
+    /// Immediate shutdown, of leftovers too: returns when no process of it is left (3.6).
+    pub async fn stop(&mut self) {
+        if let Some(running) = &self.running {
+            running.expected.store(true, Ordering::SeqCst);
+        }
+        if let Some(running) = &mut self.running {
+            // Kept in place until it is gone: this future may be dropped.
+            running.lines = None;
+            process::stop_at_once(&self.instance, Some(&running.postmaster)).await;
+        } else {
+            process::stop_at_once(&self.instance, None).await;
+        }
+        self.running = None;
+        process::reap_orphans();
+    }
+
+    /// Clean shutdown. `Ok(None)`: the deadline passed and it was ended immediately.
+    pub async fn shut_down(&mut self, deadline: Duration) -> Result<Option<Control>, Error> {
+        let Some(running) = &mut self.running else {
+            return Ok(None);
+        };
+        running.expected.store(true, Ordering::SeqCst);
+        running.lines = None;
+        running.postmaster.signal(Signal::INT);
+        let clean = timeout(deadline, running.postmaster.exited()).await.is_ok();
+        self.stop().await;
+        if !clean {
+            return Ok(None);
+        }
+        let control = Control::read(&self.instance)?;
+        let down = control.is_shut_down() || control.state == "shut down in recovery";
+        Ok(down.then_some(control))
+    }
+
+    /// Changes the upstream of a running standby; in force soon after.
+    pub fn set_upstream(&mut self, upstream: Option<Upstream>) -> Result<(), Error> {
+        settings::write_upstream(&self.instance, upstream.as_ref())?;
+        if let Some(running) = &mut self.running {
+            running.mode.upstream = upstream;
+            running.postmaster.signal(Signal::HUP);
+        }
+        Ok(())
+    }
+
+    /// Changes who may connect. Those who are connected stay; in force soon after.
+    pub fn set_access(&mut self, access: Access) -> Result<(), Error> {
+        access::write(&self.instance, access)?;
+        if let Some(running) = &mut self.running {
+            running.mode.access = access;
+            running.postmaster.signal(Signal::HUP);
+        }
+        Ok(())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if let Some(running) = &self.running {
+            running.postmaster.signal(signal);
+        }
+    }
+
+    /// Ends every client's connection, and waits a little until they are gone.
+    pub async fn end_clients(&self) -> Result<(), Error> {
+        const DOING: &str = "ending client connections";
+        let sql = self.sql()?;
+        let statement = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE backend_type IN ('client backend', 'walsender') AND usename <> '{ROLE}'"
+        );
+        let begun = Instant::now();
+        loop {
+            let left = sql.one(&statement).await.map_err(Error::sql(DOING))?;
+            if left.as_deref() == Some("0") {
+                return Ok(());
+            }
+            if begun.elapsed() > CLIENTS_TIMEOUT {
+                return Err(Error::Late { doing: DOING });
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    /// When the server was started, and on which timeline it is.
+    pub async fn incarnation(&self, timeline: Timeline) -> Result<Incarnation, Error> {
+        let started = self
+            .sql()?
+            .one(
+                "SELECT (extract(epoch FROM pg_postmaster_start_time())::numeric \
+                 * 1000000)::bigint",
+            )
+            .await
+            .map_err(Error::sql("reading the start time"))?
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Error::unexpected("reading the start time", "no number came"))?;
+        Ok(Incarnation { started, timeline })
+    }
+
+    /// Whether it is a standby, and where its data ends: flushed, not only replayed.
+    pub async fn state(&self) -> Result<(InRecovery, Position), Error> {
+        const DOING: &str = "reading the position";
+        let row = self.sql()?.row(STATE).await.map_err(Error::sql(DOING))?;
+        let column = |i: usize| row.get(i).and_then(Option::as_deref);
+        let wrong = || Error::unexpected(DOING, format!("{row:?}"));
+        let recovery =
+            if column(0) == Some("t") { InRecovery::Standby } else { InRecovery::Primary };
+        let lsn: Lsn = column(1).and_then(parse_lsn).ok_or_else(wrong)?;
+        let radix = match recovery {
+            InRecovery::Standby => 10,
+            InRecovery::Primary => 16,
+        };
+        let timeline = column(2).and_then(|text| u32::from_str_radix(text, radix).ok());
+        let timeline = Timeline(timeline.ok_or_else(wrong)?);
+        Ok((recovery, Position { timeline, lsn }))
+    }
+
+    /// Waits until the standby has replayed all WAL that it has. Positions would be no test: the
+    /// received one may lie inside a record.
+    pub async fn replayed(&self) -> Result<(), Error> {
+        const DOING: &str = "waiting for the replay";
+        let sql = self.sql()?;
+        loop {
+            let row = sql.row(REPLAY).await.map_err(Error::sql(DOING))?;
+            let column = |i: usize| row.get(i).and_then(Option::as_deref);
+            if column(0) == Some("RecoveryRetrieveRetryInterval") {
+                return Ok(());
+            }
+            if column(1) == Some("t") {
+                tracing::warn!("the replay was paused and is resumed");
+                sql.run("SELECT pg_wal_replay_resume()").await.map_err(Error::sql(DOING))?;
+            }
+            sleep(TICK).await;
+        }
+    }
+}
+
+/// What PostgreSQL reports of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InRecovery {
+    Standby,
+    Primary,
+}
+
+/// The timeline of a primary is in the name of the segment that it writes, in base 16.
+const STATE: &str = "SELECT pg_is_in_recovery(), \
+    CASE WHEN pg_is_in_recovery() \
+      THEN GREATEST(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) \
+      ELSE pg_current_wal_flush_lsn() END, \
+    CASE WHEN pg_is_in_recovery() \
+      THEN GREATEST((SELECT received_tli FROM pg_stat_wal_receiver), \
+        (SELECT timeline_id FROM pg_control_checkpoint()), \
+        (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::text \
+      ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
+
+const REPLAY: &str = "SELECT (SELECT wait_event FROM pg_stat_activity \
+    WHERE backend_type = 'startup'), \
+    CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() <> 'not paused' END";
+
+/// Lock files of a server that is gone: its process ids may belong to others by now. Called when
+/// no process of the data directory is left.
+fn remove_stale_locks(instance: &Instance) {
+    let lock = instance.data_dir.join("postmaster.pid");
+    let _ = std::fs::remove_file(lock);
+}
+
+fn check_port(instance: &Instance) -> Result<(), Error> {
+    for host in instance.listen.split(',').map(str::trim) {
+        let host = match host {
+            "*" => "0.0.0.0",
+            "localhost" => "127.0.0.1",
+            host => host,
+        };
+        let Err(error) = std::net::TcpListener::bind((host, instance.port)) else { continue };
+        let port = instance.port;
+        return Err(match error.kind() {
+            std::io::ErrorKind::AddrInUse => Error::refused(
+                format!("port {port} on {host} is in use by another program"),
+                format!("stop it (ss -ltnp 'sport = :{port}' names it), or set another port"),
+            ),
+            _ => Error::refused(
+                format!("PostgreSQL cannot listen on {host}:{port}: {error}"),
+                "set listen to an address of this machine",
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// The last lines that PostgreSQL wrote since `begin`.
+fn log_since(instance: &Instance, begin: u64) -> String {
+    const LINES: usize = 4;
+    let text = std::fs::read(instance.log_file()).unwrap_or_default();
+    let new = text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default();
+    let new = String::from_utf8_lossy(new);
+    let lines: Vec<&str> = new.lines().filter(|line| telling(line)).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("; ")
+}
+
+fn telling(line: &str) -> bool {
+    ["FATAL:", "PANIC:", "ERROR:", "HINT:", "DETAIL:"].iter().any(|level| line.contains(level))
+}

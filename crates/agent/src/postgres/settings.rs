@@ -1,0 +1,262 @@
+//! The settings that make PostgreSQL obey (section 3.1 of the protocol).
+//!
+//! Whatever safety rests on is given on the command line of `postgres`, because `ALTER SYSTEM`
+//! beats every configuration file but not the command line, and is read back after each start.
+//! The operator's settings live in the data directory or in our own configuration file. What has
+//! to change while the server runs (`primary_conninfo`, `restore_command`) is in a third file.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::access::write_file;
+use super::error::Error;
+use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE};
+use super::sql::Connection;
+
+/// Who can reach the server. PostgreSQL cannot change it without a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// The Unix socket only: a client with several hosts in its connection string is told
+    /// "connection refused" and goes on to the next one.
+    SocketOnly,
+    Port,
+}
+
+/// Where a standby streams from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub host: String,
+    pub port: u16,
+}
+
+/// Settings with a fixed value.
+const FIXED: &[(&str, &str)] = &[
+    ("synchronous_commit", "on"),
+    ("restart_after_crash", "off"),
+    ("fsync", "on"),
+    ("full_page_writes", "on"),
+    ("hot_standby", "on"),
+    ("wal_log_hints", "on"),
+    ("wal_sender_timeout", "5s"),
+    ("wal_receiver_timeout", "5s"),
+    ("wal_retrieve_retry_interval", "100ms"),
+    ("wal_receiver_status_interval", "1s"),
+    ("wal_receiver_create_temp_slot", "off"),
+    // A returning partner copies the whole of its source's pg_wal: the slot keeps what it needs.
+    ("wal_keep_size", "64MB"),
+    ("superuser_reserved_connections", "10"),
+    ("password_encryption", "scram-sha-256"),
+    ("logging_collector", "off"),
+    ("log_destination", "stderr"),
+    ("recovery_target_timeline", "latest"),
+    ("recovery_target", ""),
+    ("recovery_target_lsn", ""),
+    ("recovery_target_name", ""),
+    ("recovery_target_time", ""),
+    ("recovery_target_xid", ""),
+    ("recovery_min_apply_delay", "0"),
+    ("recovery_end_command", ""),
+    ("archive_cleanup_command", ""),
+    ("primary_slot_name", MIRROR_NAME),
+];
+
+/// Settings whose value depends on the instance.
+const GIVEN: &[&str] = &[
+    "synchronous_standby_names",
+    "data_directory",
+    "config_file",
+    "hba_file",
+    "ident_file",
+    "external_pid_file",
+    "listen_addresses",
+    "port",
+    "unix_socket_directories",
+    "cluster_name",
+    "max_slot_wal_keep_size",
+    "wal_level",
+    "max_wal_senders",
+    "max_replication_slots",
+];
+
+/// Settings that live in the file for the upstream.
+const RELOADABLE: &[&str] = &["primary_conninfo", "restore_command"];
+
+/// All that is given on the command line, by name.
+pub fn command_line(instance: &Instance, listen: Listen) -> Vec<(&'static str, String)> {
+    let path = |path: &Path| path.display().to_string();
+    let chosen = |name: &str| instance.settings.get(name).map(String::as_str);
+    let at_least = |name: &str, least: u32| {
+        chosen(name).and_then(|value| value.parse::<u32>().ok()).unwrap_or(0).max(least).to_string()
+    };
+    let wal_level = if chosen("wal_level") == Some("logical") { "logical" } else { "replica" };
+    let listen = match listen {
+        Listen::SocketOnly => String::new(),
+        Listen::Port => instance.listen.clone(),
+    };
+    let names = format!("ANY 1 (\"{MIRROR_NAME}\", \"{GUARD_NAME}\")");
+    let mut all = vec![
+        ("synchronous_standby_names", names),
+        ("data_directory", path(&instance.data_dir)),
+        ("config_file", path(&instance.config_file())),
+        ("hba_file", path(&instance.hba_file())),
+        ("ident_file", path(&instance.ident_file())),
+        ("listen_addresses", listen),
+        ("port", instance.port.to_string()),
+        ("unix_socket_directories", path(&instance.socket_dir)),
+        ("cluster_name", instance.pool.clone()),
+        ("max_slot_wal_keep_size", instance.slot_wal_keep.clone()),
+        ("wal_level", wal_level.to_owned()),
+        ("max_wal_senders", at_least("max_wal_senders", 10)),
+        ("max_replication_slots", at_least("max_replication_slots", 10)),
+    ];
+    all.extend(FIXED.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    all
+}
+
+/// Refuses settings of the operator's that Backstay has to set itself.
+pub fn check(instance: &Instance) -> Result<(), Error> {
+    let allowed = ["wal_level", "max_wal_senders", "max_replication_slots", "restore_command"];
+    for (name, value) in &instance.settings {
+        let well_formed = !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c));
+        if !well_formed || value.contains('\n') {
+            return Err(Error::refused(
+                format!("{name:?} = {value:?} is no setting of PostgreSQL"),
+                "write names in lower case and values on one line",
+            ));
+        }
+        let ours = GIVEN.contains(&name.as_str())
+            || RELOADABLE.contains(&name.as_str())
+            || FIXED.iter().any(|(fixed, _)| fixed == name);
+        if ours && !allowed.contains(&name.as_str()) {
+            return Err(Error::refused(
+                format!("the setting {name} is Backstay's own"),
+                format!("remove {name} from the pool's settings"),
+            ));
+        }
+    }
+    let socket = instance.socket();
+    if socket.as_os_str().len() > 107 {
+        return Err(Error::refused(
+            format!("the path of the Unix socket is too long: {}", socket.display()),
+            "choose a shorter socket_dir (at most 90 bytes)",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes the configuration file, and takes out of the data directory what would beat it.
+pub fn write(instance: &Instance) -> Result<(), Error> {
+    let mut text = String::from("# Written by Backstay at each start. Do not edit.\n");
+    let theirs = instance.data_dir.join("postgresql.conf");
+    let _ = writeln!(text, "include_if_exists = {}", quoted(&theirs.display().to_string()));
+    for (name, value) in &instance.settings {
+        if !RELOADABLE.contains(&name.as_str()) {
+            let _ = writeln!(text, "{name} = {}", quoted(value));
+        }
+    }
+    let upstream = instance.upstream_file();
+    let _ = writeln!(text, "include_if_exists = {}", quoted(&upstream.display().to_string()));
+    write_file(instance, &instance.config_file(), &text)?;
+    clear_auto_conf(instance)
+}
+
+/// Writes where the standby streams from; in force after a reload or at the next start.
+pub fn write_upstream(instance: &Instance, upstream: Option<&Upstream>) -> Result<(), Error> {
+    let mut text = String::from("# Written by Backstay. Do not edit.\n");
+    let (conninfo, restore) = match upstream {
+        Some(upstream) => (
+            conninfo(instance, upstream),
+            instance.settings.get("restore_command").cloned().unwrap_or_default(),
+        ),
+        None => (String::new(), String::new()),
+    };
+    let _ = writeln!(text, "primary_conninfo = {}", quoted(&conninfo));
+    let _ = writeln!(text, "restore_command = {}", quoted(&restore));
+    write_file(instance, &instance.upstream_file(), &text)
+}
+
+/// The connection string of the mirror's receiver.
+pub fn conninfo(instance: &Instance, upstream: &Upstream) -> String {
+    let passfile = instance.secret_file.display().to_string();
+    let word = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+    format!(
+        "host={} port={} user={ROLE} passfile={} application_name={MIRROR_NAME} \
+         connect_timeout=3 keepalives=1 keepalives_idle=2 keepalives_interval=1 \
+         keepalives_count=3 tcp_user_timeout=5000 sslmode=prefer",
+        word(&upstream.host),
+        upstream.port,
+        word(&passfile),
+    )
+}
+
+/// Takes `primary_conninfo` and `restore_command` out of `postgresql.auto.conf`, which PostgreSQL
+/// reads after every other file.
+fn clear_auto_conf(instance: &Instance) -> Result<(), Error> {
+    let path = instance.data_dir.join("postgresql.auto.conf");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let ours = |line: &str| {
+        let line = line.trim_start().to_ascii_lowercase();
+        RELOADABLE.iter().any(|name| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '=', '\t']))
+        })
+    };
+    if !text.lines().any(ours) {
+        return Ok(());
+    }
+    tracing::warn!(file = %path.display(), "an upstream set by ALTER SYSTEM was taken out");
+    let kept: String =
+        text.lines().filter(|line| !ours(line)).flat_map(|line| [line, "\n"]).collect();
+    write_file(instance, &path, &kept)
+}
+
+/// Compares what is in force with what was given. A difference means that this server was started
+/// by somebody else, or that PostgreSQL does not understand us: either way it must not serve.
+pub async fn read_back(
+    instance: &Instance,
+    listen: Listen,
+    connection: &Connection,
+) -> Result<(), Error> {
+    const DOING: &str = "reading the settings back";
+    let given = command_line(instance, listen);
+    // Our own connections lower synchronous_commit; the paths are PostgreSQL's own affair.
+    let skipped = ["synchronous_commit", "data_directory", "config_file"];
+    let names = given
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !skipped.contains(name))
+        .map(|name| format!("'{name}'"))
+        .collect::<Vec<_>>()
+        .join(",");
+    let others = connection
+        .rows(&format!(
+            "SELECT name, setting, source FROM pg_settings \
+             WHERE name IN ({names}) AND source <> 'command line' ORDER BY name"
+        ))
+        .await
+        .map_err(Error::sql(DOING))?;
+    let names_in_force = connection
+        .one("SELECT current_setting('synchronous_standby_names')")
+        .await
+        .map_err(Error::sql(DOING))?;
+    let wanted = given.iter().find(|(name, _)| *name == "synchronous_standby_names");
+    let standby_names_differ = wanted.map(|(_, value)| value) != names_in_force.as_ref();
+    if others.is_empty() && !standby_names_differ {
+        return Ok(());
+    }
+    let list = others.iter().filter_map(|row| row.first().cloned().flatten()).collect::<Vec<_>>();
+    Err(Error::refused(
+        format!(
+            "PostgreSQL on port {} does not run with Backstay's settings ({})",
+            instance.port,
+            list.join(", ")
+        ),
+        "it was started by something else: stop it there, and disable that start",
+    ))
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}

@@ -1,0 +1,86 @@
+//! Timeline history files in `pg_wal`.
+//!
+//! Timeline ids are owned like terms (3.4): ids that must not be taken are skipped by an empty
+//! history file, which makes PostgreSQL believe that they are taken. The files stay, because a
+//! mirror asks its principal for every history file up to the timeline that it follows. Only
+//! those of a promotion that never happened are removed before a start: PostgreSQL would take an
+//! empty file above its own timeline for a timeline of strangers and refuse to start.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+
+use session::{Position, Timeline};
+
+use super::create::sync_dir;
+use super::error::Error;
+use super::history::History;
+use super::instance::Instance;
+
+const SUFFIX: &str = ".history";
+
+pub fn file_name(timeline: Timeline) -> String {
+    format!("{:08X}{SUFFIX}", timeline.0)
+}
+
+/// All history files of `pg_wal` with their sizes.
+fn files(instance: &Instance) -> Result<BTreeMap<Timeline, u64>, Error> {
+    let dir = instance.wal_dir();
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(&dir).map_err(Error::io("read", &dir))?.flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+        if let Some(id) = id.and_then(|id| u32::from_str_radix(id, 16).ok()) {
+            found.insert(Timeline(id), entry.metadata().map_or(0, |meta| meta.len()));
+        }
+    }
+    Ok(found)
+}
+
+/// The highest timeline id that this copy of the data knows to be used or skipped.
+pub fn newest(instance: &Instance, current: Timeline) -> Result<Timeline, Error> {
+    Ok(files(instance)?.into_keys().max().map_or(current, |id| id.max(current)))
+}
+
+/// Makes sure that a promotion from `current` gets exactly `wanted`.
+pub fn skip_to(instance: &Instance, current: Timeline, wanted: Timeline) -> Result<(), Error> {
+    let known = files(instance)?;
+    if wanted <= current || known.keys().any(|id| *id >= wanted) {
+        return Err(Error::unexpected(
+            "preparing the timeline",
+            format!("timeline {wanted} cannot follow on {current}: it is used already"),
+        ));
+    }
+    let dir = instance.wal_dir();
+    for id in (current.0 + 1..wanted.0).map(Timeline).filter(|id| !known.contains_key(id)) {
+        let path = dir.join(file_name(id));
+        let file = File::create(&path).map_err(Error::io("make", &path))?;
+        instance.os_user.own(&path)?;
+        file.sync_all().map_err(Error::io("flush", &path))?;
+    }
+    sync_dir(&dir)
+}
+
+/// Removes the empty files above the newest timeline that really exists, `current` or later.
+pub fn remove_unused_skips(instance: &Instance, current: Timeline) -> Result<(), Error> {
+    let known = files(instance)?;
+    let real = known.iter().filter(|(_, size)| **size > 0).map(|(id, _)| *id).max();
+    let real = real.map_or(current, |id| id.max(current));
+    let dir = instance.wal_dir();
+    let unused = known.iter().filter(|(id, size)| **size == 0 && **id > real);
+    let mut removed = false;
+    for (id, _) in unused {
+        let path = dir.join(file_name(*id));
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        removed = true;
+    }
+    if removed { sync_dir(&dir) } else { Ok(()) }
+}
+
+/// Where the history file says that `timeline` begins.
+pub fn fork_of(instance: &Instance, timeline: Timeline) -> Result<Position, Error> {
+    let path = instance.wal_dir().join(file_name(timeline));
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    History::parse(timeline, &text)
+        .and_then(|history| history.begin())
+        .ok_or_else(|| Error::unexpected("reading a timeline's history", "it is empty or damaged"))
+}
