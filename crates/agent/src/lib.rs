@@ -1,3 +1,5 @@
 //! The loops around the mirroring session: PostgreSQL, peers, disk.
 
+pub mod clock;
+pub mod config;
 pub mod postgres;
