@@ -1,10 +1,12 @@
-//! The model check and the replay of its traces: both live in `sim`, this only calls them.
+//! The search for a violated invariant, and the replay of a trace. Both live in `sim`.
+//!
+//! They are compiled in by the feature `search` only: a build without it runs Cargo once more.
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Depth {
     /// What `make test` runs: about a minute.
     Bounded,
@@ -12,10 +14,31 @@ pub enum Depth {
     Deep,
 }
 
+#[cfg(not(feature = "search"))]
 pub fn search(depth: Depth) -> Result<()> {
-    bail!("the model check ({depth:?}) is not built yet")
+    match depth {
+        Depth::Bounded => again(&["model".as_ref()]),
+        Depth::Deep => again(&["model".as_ref(), "--deep".as_ref()]),
+    }
 }
 
+#[cfg(not(feature = "search"))]
 pub fn replay(file: &Path) -> Result<()> {
-    bail!("the replay of {} is not built yet", file.display())
+    again(&["replay".as_ref(), std::path::absolute(file)?.as_os_str()])
+}
+
+#[cfg(not(feature = "search"))]
+fn again(words: &[&std::ffi::OsStr]) -> Result<()> {
+    let arguments = ["run", "--quiet", "--package", "xtask", "--features", "search", "--"];
+    crate::run::pass(crate::run::cargo(&arguments).args(words))
+}
+
+#[cfg(feature = "search")]
+pub fn search(depth: Depth) -> Result<()> {
+    anyhow::bail!("the model check ({depth:?}) is not built yet")
+}
+
+#[cfg(feature = "search")]
+pub fn replay(file: &Path) -> Result<()> {
+    anyhow::bail!("the replay of {} is not built yet", file.display())
 }

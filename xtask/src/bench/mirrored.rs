@@ -1,0 +1,114 @@
+//! A pool that Backstay mirrors: the demo, in the background.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::clock::Stopwatch;
+use crate::{output, run};
+
+/// What decides about speed; the plain pair gets the same values.
+const SETTINGS: [&str; 16] = [
+    "autovacuum",
+    "checkpoint_completion_target",
+    "checkpoint_timeout",
+    "fsync",
+    "full_page_writes",
+    "max_connections",
+    "max_wal_size",
+    "min_wal_size",
+    "shared_buffers",
+    "synchronous_commit",
+    "wal_buffers",
+    "wal_compression",
+    "wal_level",
+    "wal_log_hints",
+    "wal_sync_method",
+    "wal_receiver_status_interval",
+];
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Mirrored {
+    binary: PathBuf,
+    dir: PathBuf,
+    deployment: String,
+    uri: String,
+}
+
+impl Mirrored {
+    /// Starts the demo in `dir` and waits until it is mirrored.
+    pub fn start(binary: &Path, dir: &Path) -> Result<Mirrored> {
+        let mut pool = Mirrored {
+            binary: binary.to_path_buf(),
+            dir: dir.to_path_buf(),
+            deployment: String::new(),
+            uri: String::new(),
+        };
+        run::pass(&mut pool.demo(&["--detach"]))?;
+        let status = run::read(&mut pool.demo(&["status", "--json"]))?;
+        let status: Value = serde_json::from_str(&status).context("parse the demo's status")?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        pool.deployment = text(&status["deployment"]).context("the status names no deployment")?;
+        pool.uri = text(&status["connection"]["uri"]).context("the status has no address")?;
+        pool.wait_until_mirrored()?;
+        Ok(pool)
+    }
+
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn demo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("demo").args(arguments).arg("--dir").arg(&self.dir);
+        command
+    }
+
+    fn wait_until_mirrored(&self) -> Result<()> {
+        let watch = Stopwatch::start();
+        while self.expect_mirrored().is_err() {
+            if watch.elapsed() > DEADLINE {
+                return self.expect_mirrored();
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// A pool that runs exposed would be measured without its mirror.
+    pub fn expect_mirrored(&self) -> Result<()> {
+        let mut status = Command::new(&self.binary);
+        status.args(["pool", "status", "pool01"]).env("BACKSTAY_DEPLOYMENT", &self.deployment);
+        let output = status.output().with_context(|| format!("start {}", self.binary.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            bail!("the pool is not mirrored, so there is nothing to compare:\n{said}");
+        }
+        Ok(())
+    }
+
+    /// The settings of its principal that the plain pair has to share.
+    pub fn settings(&self, programs: &Path) -> Result<Vec<(String, String)>> {
+        let names = SETTINGS.map(|name| format!("'{name}'")).join(",");
+        let query = format!(
+            "SELECT name || '=' || current_setting(name) FROM pg_settings WHERE name IN ({names})"
+        );
+        let mut psql = Command::new(programs.join("psql"));
+        let text = run::read(psql.args(["-X", "-A", "-t", "-c", &query]).arg(&self.uri))?;
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+impl Drop for Mirrored {
+    fn drop(&mut self) {
+        if let Err(error) = run::read(&mut self.demo(&["stop"])) {
+            output::failed(&error);
+        }
+    }
+}
