@@ -35,7 +35,7 @@ pub struct Other {
 
 /// What a partner knows of its own data.
 #[cfg_attr(feature = "trace", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct Data {
     /// Whether this copy could be promoted: false from before a rewind or a fresh copy touches it
     /// until it is consistent and streaming again.

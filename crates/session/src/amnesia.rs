@@ -1,0 +1,165 @@
+//! R10: a member that lost its disk learns the session anew, by a question with a fresh nonce that
+//! both other members answer. Every member asks at its start, because a state that was restored
+//! from an old copy does not know that it is old: the others tell it.
+
+use core::time::Duration;
+
+use alloc::vec::Vec;
+
+use crate::durable::Durable;
+use crate::message::Body;
+use crate::mutant::Mutant;
+use crate::output::{Alarm, Answer, Cause, Event, Rejection, Why};
+use crate::record::{Promotion, Record, Shown};
+use crate::session::{Session, Turn};
+use crate::term::{Identity, Member, Term};
+
+/// The least time between two questions to one member.
+const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Session {
+    /// Asks every other member that has not yet answered this run's question.
+    pub(crate) fn ask_unshaken(&mut self, turn: &mut Turn) {
+        for other in self.others() {
+            self.ask_if_unshaken(turn, other);
+        }
+    }
+
+    pub(crate) fn ask_if_unshaken(&mut self, turn: &mut Turn, other: Member) {
+        let interval = QUESTION_INTERVAL.min(self.config.timing.heartbeat);
+        let live = self.live(other);
+        let waits = live.last_question.is_some_and(|asked| turn.now < asked.after(interval));
+        if live.shaken || waits {
+            return;
+        }
+        live.last_question = Some(turn.now);
+        let nonce = self.config.run;
+        self.send(turn, other, Body::StateAsked { nonce });
+    }
+
+    pub(crate) fn state_asked(&mut self, turn: &mut Turn, from: Member, nonce: u64) {
+        let remembered = self.durable.others.get(&from).map(|other| other.shown);
+        let promotions: Vec<Promotion> = self.durable.promotions.values().copied().collect();
+        let remembered = remembered.unwrap_or_default();
+        self.send(turn, from, Body::StateAnswered { nonce, remembered, promotions });
+    }
+
+    pub(crate) fn state_answered(
+        &mut self,
+        turn: &mut Turn,
+        from: Member,
+        nonce: u64,
+        remembered: Shown,
+        promotions: &[Promotion],
+        answer: Option<(Term, Record)>,
+    ) {
+        if nonce != self.config.run {
+            return self.reject(turn, Rejection::Stale);
+        }
+        let live = self.live(from);
+        live.shaken = true;
+        live.answer = answer;
+        self.known_promise = self.known_promise.max(remembered.promise);
+        if !self.is_amnesiac() {
+            self.merge_promotions(promotions);
+            if self.durable.shown().is_less_than(remembered) {
+                self.state_was_restored(turn, from);
+            }
+            return;
+        }
+        self.merge_promotions(promotions);
+        self.relearn(turn, remembered);
+    }
+
+    /// This member shows less than `from` remembers of it: its disk went back in time.
+    fn state_was_restored(&mut self, turn: &mut Turn, from: Member) {
+        self.tell(turn, Event::Alarm(Alarm::StateRestored { from }));
+        self.abandon_reign(turn, Cause::StateLost);
+        self.end_candidacy(turn);
+        let old = self.durable.identity;
+        let anew = Identity(old.0.rotate_left(17) ^ self.config.run ^ 0x9e37_79b9_7f4a_7c15);
+        let mut data = self.durable.data;
+        if let Some(data) = &mut data {
+            data.valid = false;
+        }
+        let promotions = self.durable.promotions.clone();
+        *self.keep() = Durable { data, promotions, ..Durable::lost(anew) };
+        for live in self.live.values_mut() {
+            live.shaken = false;
+            live.answer = None;
+            live.last_question = None;
+        }
+        self.ask_unshaken(turn);
+    }
+
+    /// Ends the amnesia once both other members have answered, or the serving principal alone if
+    /// the operator said so.
+    fn relearn(&mut self, turn: &mut Turn, remembered: Shown) {
+        let answers: Vec<(Member, Term, Record)> = self
+            .live
+            .iter()
+            .filter_map(|(member, live)| live.answer.map(|(term, record)| (*member, term, record)))
+            .collect();
+        let Some(newest) = answers.iter().map(|(_, _, record)| *record).max_by_key(|r| r.id) else {
+            return;
+        };
+        let answered = |member: Member| answers.iter().any(|(from, ..)| *from == member);
+        let all = newest.members.others(self.config.me).all(answered);
+        let principal = Session::principal_of(&newest);
+        let ordered = self.learn_from_principal
+            && answered(principal)
+            && self.live.get(&principal).is_some_and(|live| live.report.serving);
+        if !all && !ordered {
+            return;
+        }
+        let promise = answers.iter().map(|(_, promise, _)| *promise).max().unwrap_or_default();
+        let me = self.config.me;
+        let keep = self.keep();
+        keep.record = Some(newest);
+        keep.promise = promise.max(newest.term()).max(remembered.promise);
+        if principal == me {
+            keep.resigned = Some(newest.term());
+        }
+        if let Member::Partner(_) = me {
+            keep.data = Some(crate::durable::Data {
+                valid: false,
+                suspended: false,
+                ..keep.data.unwrap_or_default()
+            });
+        }
+        self.learn_from_principal = false;
+        self.given = self.lease_presumed_given(turn.now);
+        self.tell(turn, Event::RecordChanged { id: newest.id, cause: Cause::StateLearnt });
+    }
+
+    pub(crate) fn asked_to_learn(&mut self, turn: &mut Turn) -> Answer {
+        if !self.is_amnesiac() {
+            return Answer::Refused(Why::NotAmnesiac);
+        }
+        self.learn_from_principal = true;
+        self.relearn(turn, Shown::default());
+        Answer::Begun
+    }
+
+    /// Whether this member may vote or accept: it has its state.
+    pub(crate) fn may_vote(&self) -> bool {
+        !self.is_amnesiac() || self.breaks(Mutant::AmnesiacVotes)
+    }
+
+    fn merge_promotions(&mut self, told: &[Promotion]) {
+        for promotion in told {
+            let known = self.durable.promotions.get(&promotion.term).copied();
+            let merged = known.map_or(*promotion, |known| known.merged(*promotion));
+            if known != Some(merged) {
+                self.keep().promotions.insert(promotion.term, merged);
+            }
+        }
+    }
+
+    /// Takes over the promotions that another member's report tells.
+    pub(crate) fn learn_promotions(&mut self, told: &[Promotion]) {
+        if !self.is_amnesiac() {
+            self.merge_promotions(told);
+        }
+    }
+}

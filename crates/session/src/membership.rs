@@ -1,0 +1,48 @@
+//! R12: the witness is added, replaced or removed while the session runs, by two records of the
+//! serving principal. Between them every quorum must hold in the old set and in the new one.
+
+use crate::mutant::Mutant;
+use crate::output::{Answer, Cause, Why};
+use crate::principal::Step;
+use crate::record::Members;
+use crate::session::{Session, Turn};
+use crate::term::{Member, WitnessId};
+
+impl Session {
+    pub(crate) fn asked_to_change_witness(
+        &mut self,
+        turn: &mut Turn,
+        to: Option<WitnessId>,
+    ) -> Answer {
+        let serves = self.reign().is_some_and(|reign| reign.step == Step::Serve);
+        let (true, Some(record)) = (serves, self.durable.record) else {
+            return Answer::Refused(Why::NotPrincipal);
+        };
+        let members = match record.members {
+            Members::Settled(current) if current == to => {
+                return Answer::Refused(Why::NoSuchChange);
+            }
+            Members::Settled(_) if self.breaks(Mutant::WitnessChangedAtOnce) => {
+                Members::Settled(to)
+            }
+            Members::Settled(current) => Members::Changing { old: current, new: to },
+            Members::Changing { old, .. } if old == to => Members::Settled(old),
+            Members::Changing { .. } => return Answer::Refused(Why::Busy),
+        };
+        let next = record.revised(|next| next.members = members);
+        self.write_record(turn, next, Cause::OperatorAsked);
+        Answer::Begun
+    }
+
+    /// The second record, once both partners and the new witness have accepted the first.
+    pub(crate) fn advance_membership(&mut self, turn: &mut Turn) {
+        let (Some(record), Some(reign)) = (self.durable.record, self.reign()) else { return };
+        let Members::Changing { new, .. } = record.members else { return };
+        let Some(partner) = self.other_partner().map(Member::Partner) else { return };
+        let witness = new.is_none_or(|id| reign.accepted.contains(&Member::Witness(id)));
+        if witness && reign.accepted.contains(&partner) {
+            let next = record.revised(|next| next.members = Members::Settled(new));
+            self.write_record(turn, next, Cause::WitnessChanged);
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! A data server's part of the session: its PostgreSQL, as far as the session knows, and what it
+//! does about the term. `server` is progress, `stance` is what is decided: two types, on purpose.
+//!
+//! This file takes in what PostgreSQL shows and keeps a partner that neither stands nor reigns on
+//! its way: alone, or following the principal of its record.
+
+use crate::candidate::Bid;
+use crate::durable::Data;
+use crate::input::{Ailment, Fact, Found, Touch};
+use crate::message::{Body, Level};
+use crate::mutant::Mutant;
+use crate::output::{Alarm, Cause, Event, Order, Rejection};
+use crate::principal::Reign;
+use crate::record::{Incarnation, Mirroring, Promotion, Protected, Protection, Record, RecordId};
+use crate::session::{Session, Turn};
+use crate::term::{Member, Partner, Position, Term, Timeline};
+use crate::time::Instant;
+
+/// What a partner has besides its votes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Side {
+    pub server: Server,
+    pub stance: Stance,
+    /// Where this copy ends, as last shown.
+    pub position: Option<Position>,
+    pub ailing: bool,
+    /// Candidacies in a row that came to nothing.
+    pub refusals: u32,
+    pub stand_after: Instant,
+    /// Nobody is accused before this member has listened for one detection time from here.
+    pub listen_since: Instant,
+    /// PostgreSQL is not started again before this.
+    pub off_until: Instant,
+    /// A stopped PostgreSQL waits until then for a principal that it could follow.
+    pub alone_after: Instant,
+    pub next_beat: Instant,
+    /// This run of the agent has served; nothing happened to its votes since.
+    pub lived_through: bool,
+    /// The operator said that this partner may serve without having heard the other one.
+    pub word: bool,
+    /// The other partner's resignation, and where its WAL ended if it was shut down cleanly.
+    pub resigned_seen: Option<(Term, Option<Position>)>,
+    /// Where this partner's own WAL ended when it handed over.
+    pub handed_over: Option<Position>,
+    pub force_pending: bool,
+    pub level_wanted: Option<(Member, RecordId, Position)>,
+    pub witness_silent: bool,
+}
+
+/// What PostgreSQL does, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Server {
+    /// Nothing has been found out yet.
+    Unknown,
+    /// There is no data.
+    Absent,
+    Off,
+    Starting,
+    /// A hot standby that answers, with or without an upstream left over from before.
+    Alone,
+    Following {
+        term: Term,
+        stream: Stream,
+        touch: Option<Touch>,
+    },
+    Primary,
+    Stopping,
+}
+
+/// How far a follower has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Stream {
+    NotYet,
+    Live,
+    /// It was live, and is broken now.
+    Broken,
+}
+
+/// What a partner does about the term.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Stance {
+    Idle,
+    PreVoting(Bid),
+    Standing(Bid),
+    Reigning(Reign),
+    /// PostgreSQL is being stopped; until that is done this partner counts as serving.
+    Leaving {
+        term: Term,
+        resigns: Resigns,
+    },
+}
+
+/// Whether a principal that leaves will not serve its term again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Resigns {
+    Yes,
+    No,
+}
+
+/// What an idle partner's PostgreSQL should be doing.
+enum Want {
+    AsItIs,
+    Alone { reachable: bool },
+    Follow { term: Term, upstream: Partner, timeline: Timeline },
+}
+
+impl Side {
+    pub fn unknown(now: Instant) -> Side {
+        Side {
+            server: Server::Unknown,
+            stance: Stance::Idle,
+            position: None,
+            ailing: false,
+            refusals: 0,
+            stand_after: now,
+            listen_since: now,
+            off_until: now,
+            alone_after: now,
+            next_beat: now,
+            lived_through: false,
+            word: false,
+            resigned_seen: None,
+            handed_over: None,
+            force_pending: false,
+            level_wanted: None,
+            witness_silent: false,
+        }
+    }
+
+    pub fn principal(&self) -> Option<&Reign> {
+        match &self.stance {
+            Stance::Reigning(reign) => Some(reign),
+            Stance::Idle | Stance::PreVoting(_) | Stance::Standing(_) | Stance::Leaving { .. } => {
+                None
+            }
+        }
+    }
+
+    /// PostgreSQL runs as a standby that could be promoted now.
+    pub fn can_be_promoted(&self) -> bool {
+        match self.server {
+            Server::Alone => true,
+            Server::Following { stream, touch, .. } => stream != Stream::NotYet && touch.is_none(),
+            Server::Unknown
+            | Server::Absent
+            | Server::Off
+            | Server::Starting
+            | Server::Primary
+            | Server::Stopping => false,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn postgres_showed(&mut self, turn: &mut Turn, fact: Fact) {
+        if self.side.is_none() {
+            return self.reject(turn, Rejection::OutOfPlace);
+        }
+        match fact {
+            Fact::Found(found) => self.found(turn, found),
+            Fact::Started { position, .. } => self.started(turn, position),
+            Fact::Exited => self.exited(turn),
+            Fact::Stopped => self.stopped(turn),
+            Fact::ShutDown { position } => self.shut_down(turn, Some(position)),
+            Fact::ShutDownLate => self.shut_down(turn, None),
+            Fact::TouchNeeded { term, touch } => self.touch_needed(turn, term, touch),
+            Fact::Streaming { term, position } => self.streaming(turn, term, position),
+            Fact::StreamLost { term } => self.stream_lost(turn, term),
+            Fact::PromotionPrepared { term, position, boundary, newest } => {
+                self.promotion_prepared(turn, term, position, boundary, newest);
+            }
+            Fact::Promoted { term, incarnation, fork } => {
+                self.promoted(turn, term, incarnation, fork);
+            }
+            Fact::PromotionFailed { term } => self.promotion_failed(turn, term),
+            Fact::BarrierCommitted { term } => self.barrier_committed(turn, term),
+            Fact::Checkpointed { term } => self.checkpointed(turn, term),
+            Fact::GuardOpened => self.guard_opened(turn),
+            Fact::GuardClosed => self.guard_closed(turn),
+            Fact::GuardLost => self.guard_lost(turn),
+            Fact::PositionRead { position } => self.position_read(turn, position),
+            Fact::MirrorSeen(seen) => self.mirror_seen(turn, seen),
+            Fact::PositionSeen { position } => self.position_seen(turn, position),
+            Fact::Unhealthy(ailment) => self.unhealthy(turn, ailment),
+            Fact::Healthy => self.side_mut().ailing = false,
+        }
+    }
+
+    /// The partner's own part. Only called where `side` has been found to be there.
+    pub(crate) fn side_mut(&mut self) -> &mut Side {
+        self.side.as_mut().expect("a partner has a side: witnesses are turned away before")
+    }
+
+    fn found(&mut self, turn: &mut Turn, found: Found) {
+        if self.durable.data.is_none() {
+            self.keep().data = Some(Data::default());
+        }
+        match found {
+            Found::Nothing => {
+                self.side_mut().server = Server::Absent;
+                if self.data().valid {
+                    self.keep_data(|data| data.valid = false);
+                }
+            }
+            Found::Stopped => self.side_mut().server = Server::Off,
+            Found::Standby { position, .. } => {
+                self.side_mut().server = Server::Alone;
+                self.note_position(turn, position);
+            }
+            Found::Primary { incarnation, position } => {
+                self.note_position(turn, position);
+                if self.may_adopt(incarnation) {
+                    self.adopt_running_primary(turn);
+                } else {
+                    let term = self.durable.record.map(|record| record.term());
+                    self.stop_server(turn, term.unwrap_or_default(), Resigns::No);
+                }
+            }
+        }
+        turn.cause(Cause::Restarted);
+    }
+
+    /// Whether a primary that runs already was promoted for the term this partner serves (R1).
+    fn may_adopt(&self, incarnation: Incarnation) -> bool {
+        let Some(record) = self.durable.record else { return false };
+        let term = record.term();
+        let established = self.durable.promotions.get(&term).is_some_and(|known| known.established);
+        Some(record.principal) == self.me_partner()
+            && self.durable.promise == term
+            && self.durable.resigned != Some(term)
+            && self.data().promoted == Some((term, incarnation))
+            && established
+    }
+
+    fn started(&mut self, turn: &mut Turn, position: Position) {
+        if self.reigns() {
+            return self.reject(turn, Rejection::Stale);
+        }
+        self.side_mut().server = Server::Alone;
+        self.note_position(turn, position);
+        if self.side_mut().force_pending {
+            self.force_now(turn);
+        }
+    }
+
+    /// Where this copy ends; less than what was written down once means that it was restored.
+    fn note_position(&mut self, turn: &mut Turn, position: Position) {
+        self.side_mut().position = Some(position);
+        let expected = self.data().flushed;
+        let behind = expected.timeline == position.timeline && position.lsn < expected.lsn;
+        if behind && self.data().valid {
+            self.keep_data(|data| data.valid = false);
+            let alarm = Alarm::DataBehind { found: position, expected };
+            self.tell(turn, Event::Alarm(alarm));
+        }
+    }
+
+    fn exited(&mut self, turn: &mut Turn) {
+        match self.side_mut().stance {
+            Stance::Reigning(_) => self.crashed_while_reigning(turn),
+            Stance::Leaving { .. } => {}
+            Stance::Idle | Stance::PreVoting(_) | Stance::Standing(_) => {
+                self.end_candidacy(turn);
+                let pause = self.config.timing.heartbeat;
+                let side = self.side_mut();
+                side.server = Server::Off;
+                side.off_until = turn.now.after(pause);
+            }
+        }
+    }
+
+    fn stopped(&mut self, turn: &mut Turn) {
+        let Stance::Leaving { term, resigns } = self.side_mut().stance else {
+            return self.reject(turn, Rejection::OutOfPlace);
+        };
+        let side = self.side_mut();
+        side.stance = Stance::Idle;
+        side.server = Server::Off;
+        side.alone_after = turn.now;
+        match resigns {
+            Resigns::Yes => self.resign(turn, term, None),
+            Resigns::No => {}
+        }
+    }
+
+    /// Orders an immediate stop; until it is done this partner counts as serving (R2, 3.6).
+    pub(crate) fn stop_server(&mut self, turn: &mut Turn, term: Term, resigns: Resigns) {
+        let side = self.side_mut();
+        side.server = Server::Stopping;
+        side.stance = Stance::Leaving { term, resigns };
+        self.order(turn, Order::Stop);
+    }
+
+    fn touch_needed(&mut self, turn: &mut Turn, asked: Term, needed: Touch) {
+        match &mut self.side_mut().server {
+            Server::Following { term, touch, .. } if *term == asked => *touch = Some(needed),
+            Server::Following { .. }
+            | Server::Unknown
+            | Server::Absent
+            | Server::Off
+            | Server::Starting
+            | Server::Alone
+            | Server::Primary
+            | Server::Stopping => self.reject(turn, Rejection::Stale),
+        }
+    }
+
+    fn streaming(&mut self, turn: &mut Turn, of: Term, position: Position) {
+        let following = matches!(self.side_mut().server,
+            Server::Following { term, .. } if term == of);
+        if !following {
+            return self.reject(turn, Rejection::Stale);
+        }
+        let side = self.side_mut();
+        side.server = Server::Following { term: of, stream: Stream::Live, touch: None };
+        side.position = Some(position);
+        side.handed_over = None;
+        if !self.data().valid {
+            self.keep_data(|data| data.valid = true);
+        }
+        turn.cause(Cause::NewerRecord);
+    }
+
+    fn stream_lost(&mut self, turn: &mut Turn, of: Term) {
+        match &mut self.side_mut().server {
+            Server::Following { term, stream, .. } if *term == of => {
+                if *stream == Stream::Live {
+                    *stream = Stream::Broken;
+                }
+            }
+            Server::Following { .. }
+            | Server::Unknown
+            | Server::Absent
+            | Server::Off
+            | Server::Starting
+            | Server::Alone
+            | Server::Primary
+            | Server::Stopping => self.reject(turn, Rejection::Stale),
+        }
+    }
+
+    fn position_seen(&mut self, turn: &mut Turn, position: Position) {
+        self.side_mut().position = Some(position);
+        if let Some((from, id, wanted)) = self.side_mut().level_wanted {
+            self.answer_level(turn, from, id, wanted);
+        }
+    }
+
+    fn unhealthy(&mut self, turn: &mut Turn, ailment: Ailment) {
+        self.side_mut().ailing = true;
+        match ailment {
+            Ailment::Storage => self.tell(turn, Event::Alarm(Alarm::StorageFailing)),
+            Ailment::Unresponsive => {}
+        }
+        self.leave_if_ailing(turn);
+    }
+
+    /// The principal asks whether its WAL up to `position` is on this disk (R4).
+    pub(crate) fn level_asked(
+        &mut self,
+        turn: &mut Turn,
+        from: Member,
+        id: RecordId,
+        position: Position,
+    ) {
+        let asked_by_principal =
+            self.durable.record.is_some_and(|own| own.id == id && Self::principal_of(&own) == from);
+        if self.side.is_none() || !asked_by_principal || self.reigns() {
+            let level = Level::NotReached;
+            return self.send(turn, from, Body::LevelAnswered { id, position, level });
+        }
+        self.answer_level(turn, from, id, position);
+    }
+
+    /// Yes if the WAL is there; else the position is read anew, and the next one is looked at.
+    fn answer_level(&mut self, turn: &mut Turn, from: Member, id: RecordId, wanted: Position) {
+        let side = self.side_mut();
+        let live = matches!(side.server, Server::Following { stream: Stream::Live, .. });
+        let reached = side.position.is_some_and(|position| {
+            position.timeline == wanted.timeline && position.lsn >= wanted.lsn
+        });
+        let current = self.durable.record.is_some_and(|own| own.id == id);
+        if !(live && current && self.data().valid) {
+            self.side_mut().level_wanted = None;
+            let level = Level::NotReached;
+            return self.send(turn, from, Body::LevelAnswered { id, position: wanted, level });
+        }
+        if !reached {
+            let first = self.side_mut().level_wanted.is_none();
+            self.side_mut().level_wanted = Some((from, id, wanted));
+            if first {
+                self.order(turn, Order::ReadPosition);
+            }
+            return;
+        }
+        self.side_mut().level_wanted = None;
+        self.keep_data(|data| data.flushed = wanted);
+        let level = Level::Reached;
+        self.send(turn, from, Body::LevelAnswered { id, position: wanted, level });
+    }
+
+    /// The other partner resigned. If it shut down cleanly, this copy must first hold all of it.
+    pub(crate) fn principal_resigned(
+        &mut self,
+        turn: &mut Turn,
+        partner: Partner,
+        term: Term,
+        handover: Option<Position>,
+    ) {
+        let concerns = self
+            .durable
+            .record
+            .is_some_and(|record| record.principal == partner && term >= record.term());
+        let (true, Some(side)) = (concerns, self.side.as_mut()) else { return };
+        let first = side.resigned_seen != Some((term, handover));
+        side.resigned_seen = Some((term, handover));
+        turn.cause(Cause::PrincipalResigned);
+        if first && handover.is_some() && !self.reigns() {
+            self.order(turn, Order::ReadPosition);
+        }
+    }
+
+    /// What a partner does that neither stands nor reigns.
+    pub(crate) fn settle_idle(&mut self, turn: &mut Turn) {
+        self.permit_touch(turn);
+        let side = self.side_mut();
+        let held_off = side.server == Server::Off && turn.now < side.off_until;
+        if !held_off {
+            match self.wanted(turn.now) {
+                Want::AsItIs => {}
+                Want::Alone { reachable } => {
+                    self.side_mut().server = Server::Starting;
+                    self.order(turn, Order::RunAlone { reachable });
+                }
+                Want::Follow { term, upstream, timeline } => {
+                    self.follow(turn, term, upstream, timeline);
+                }
+            }
+        }
+        if self.stand_at().is_some_and(|at| at <= turn.now) {
+            self.stand(turn);
+        }
+    }
+
+    fn follow(&mut self, turn: &mut Turn, term: Term, upstream: Partner, timeline: Timeline) {
+        let stream = Stream::NotYet;
+        self.side_mut().server = Server::Following { term, stream, touch: None };
+        let own = self.newest_own_promotion();
+        self.order(turn, Order::Follow { term, upstream, timeline, own });
+    }
+
+    fn wanted(&self, now: Instant) -> Want {
+        let Some(side) = &self.side else { return Want::AsItIs };
+        let (off, following) = match side.server {
+            Server::Unknown | Server::Starting | Server::Primary | Server::Stopping => {
+                return Want::AsItIs;
+            }
+            Server::Absent | Server::Alone => (false, None),
+            Server::Off => (true, None),
+            Server::Following { term, .. } => (false, Some(term)),
+        };
+        let detached = |reachable| match off || following.is_some() {
+            true => Want::Alone { reachable },
+            false => Want::AsItIs,
+        };
+        let Some(record) = self.durable.record else { return detached(false) };
+        if Some(record.principal) == self.me_partner() {
+            return detached(true);
+        }
+        if self.data().suspended || record.mirroring == Mirroring::Suspended {
+            return detached(false);
+        }
+        match self.durable.promotions.get(&record.term()) {
+            Some(_) if following == Some(record.term()) => Want::AsItIs,
+            Some(promotion) => Want::Follow {
+                term: record.term(),
+                upstream: record.principal,
+                timeline: promotion.timeline,
+            },
+            None if off && now >= side.alone_after => Want::Alone { reachable: false },
+            None => Want::AsItIs,
+        }
+    }
+
+    /// Lets this copy be rewound or replaced, once the principal's checkpoint is complete. Now,
+    /// and not before, it stops counting as valid (3.5).
+    fn permit_touch(&mut self, turn: &mut Turn) {
+        let Server::Following { term, stream, touch: Some(touch) } = self.side_mut().server else {
+            return;
+        };
+        let upstream = self.durable.record.map(|record| Self::principal_of(&record));
+        let checkpointed = upstream
+            .and_then(|member| self.live.get(&member))
+            .is_some_and(|live| live.report.serving && live.report.checkpointed);
+        let permitted = match touch {
+            Touch::Rewind => checkpointed,
+            Touch::Copy => true,
+        };
+        if !permitted {
+            return;
+        }
+        self.side_mut().server = Server::Following { term, stream, touch: None };
+        if !self.breaks(Mutant::RewindCountsAsValid) {
+            self.keep_data(|data| {
+                data.valid = false;
+                data.flushed = Position::default();
+            });
+        }
+        self.order(turn, Order::Touch { term });
+    }
+
+    // What others ask of a side.
+
+    pub(crate) fn data(&self) -> Data {
+        self.durable.data.unwrap_or_default()
+    }
+
+    pub(crate) fn keep_data(&mut self, change: impl FnOnce(&mut Data)) {
+        change(self.keep().data.get_or_insert_default());
+    }
+
+    /// Serves, is about to, or has not yet stopped.
+    pub(crate) fn reigns(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| match side.stance {
+            Stance::Reigning(_) | Stance::Leaving { .. } => true,
+            Stance::Idle | Stance::PreVoting(_) | Stance::Standing(_) => false,
+        })
+    }
+
+    pub(crate) fn newest_own_promotion(&self) -> Option<Promotion> {
+        let me = self.me_partner()?;
+        let own = |promotion: &&Promotion| promotion.term.owner() == me;
+        self.durable.promotions.values().rev().find(own).copied()
+    }
+
+    /// How far this copy reaches, in the order in which voters compare (R7).
+    pub(crate) fn reach(&self) -> Option<Protected> {
+        let position = self.side.as_ref()?.position?;
+        let on = |promotion: &&Promotion| promotion.timeline == position.timeline;
+        let term = self.durable.promotions.values().find(on).map(|promotion| promotion.term);
+        Some(Protected { term: term.unwrap_or_default(), lsn: position.lsn })
+    }
+
+    pub(crate) fn give_up_copy_on_learning(&mut self, record: &Record) {
+        if self.side.is_some() && Some(record.principal) != self.me_partner() {
+            self.keep_data(|data| data.valid = false);
+        }
+    }
+
+    /// Whether the mirror could take over from this partner right away.
+    pub(crate) fn mirror_could_take_over(&self, now: Instant) -> bool {
+        let mirrored =
+            self.durable.record.is_some_and(|record| record.protection == Protection::Mirrored);
+        let other = self.other_partner().map(Member::Partner);
+        let silence = other.and_then(|other| self.silence(other, now));
+        mirrored && silence.is_some_and(|silence| silence < self.config.timing.partner_timeout)
+    }
+}
