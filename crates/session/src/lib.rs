@@ -41,6 +41,8 @@ mod mutant;
 mod operator;
 mod output;
 mod partner;
+#[cfg(test)]
+mod pool_tests;
 mod principal;
 mod promotion;
 mod protect;

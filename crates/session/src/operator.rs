@@ -15,7 +15,7 @@ impl Session {
             Request::Resume => self.asked_to_set(turn, Mirroring::Active),
             Request::DiscardThisSide => self.asked_to_discard(turn),
             Request::ChangeWitness { to } => self.asked_to_change_witness(turn, to),
-            Request::ServeAlone => self.asked_to_serve_alone(),
+            Request::ServeAlone => self.asked_to_serve_alone(turn),
             Request::LearnFromPrincipal => self.asked_to_learn(turn),
         }
     }
@@ -38,7 +38,7 @@ impl Session {
     }
 
     /// The operator's word that the mirror, which is away, has not been forced into service (R8).
-    fn asked_to_serve_alone(&mut self) -> Answer {
+    fn asked_to_serve_alone(&mut self, turn: &mut Turn) -> Answer {
         let Some(record) = self.durable.record else { return Answer::Refused(Why::NoData) };
         if record.members.has_witness() {
             return Answer::Refused(Why::HasWitness);
@@ -49,7 +49,10 @@ impl Session {
         if self.reigns() {
             return Answer::Refused(Why::AlreadyPrincipal);
         }
-        self.side_mut().word = true;
+        self.end_candidacy(turn);
+        let side = self.side_mut();
+        side.word = true;
+        side.stand_after = turn.now;
         Answer::Begun
     }
 }

@@ -21,10 +21,10 @@ impl Session {
         }
         self.note_header(turn, &message);
         self.ask_if_unshaken(turn, message.from);
-        if let Some(record) = message.record {
-            if !self.learn(turn, message.from, &record) {
-                return self.reject(turn, Rejection::RecordsDiffer);
-            }
+        if let Some(record) = message.record
+            && !self.learn(turn, message.from, &record)
+        {
+            return self.reject(turn, Rejection::RecordsDiffer);
         }
         self.stop_if_outranked(turn);
         self.note_acceptance(turn, &message);
