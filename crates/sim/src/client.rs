@@ -61,7 +61,9 @@ impl World {
         let mut told = (0u128, 0u128);
         for (id, commit) in self.ledger.commits.iter().enumerate() {
             let bit = 1u128 << id;
-            if self.ledger.acknowledged & bit != 0 || commit.started == server.started {
+            // A gateway that was told of a later term does not ask an earlier one's principal.
+            let asked = commit.term < server.term && commit.started != server.started;
+            if self.ledger.acknowledged & bit != 0 || !asked {
                 continue;
             }
             let really = data.commits & bit != 0;
@@ -126,6 +128,7 @@ impl World {
     pub(crate) fn can_tell(&self, partner: Partner) -> bool {
         let server = &self.servers[side(partner)];
         let early = self.setup.mischief == Some(Mischief::AnsweredBeforeBarrier);
-        server.is_primary() && (server.clients || early) && server.term > Term(0)
+        let agent = self.hosts[side(partner)].session.is_some();
+        agent && server.is_primary() && (server.clients || early) && server.term > Term(0)
     }
 }

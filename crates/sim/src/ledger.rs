@@ -93,8 +93,7 @@ impl Ledger {
                 .record
                 .members
                 .another_in_each_witnessed_set(principal, |member| Seat::of(member).is_some_and(has));
-            // A record that an election made is no exposure of this term.
-            if accepted && held.record.id.revision > 0 {
+            if accepted {
                 return true;
             }
         }
