@@ -68,7 +68,7 @@ impl Session {
             return;
         }
         self.merge_promotions(promotions);
-        self.relearn(turn, remembered);
+        self.relearn(turn);
     }
 
     /// This member shows less than `from` remembers of it: its disk went back in time.
@@ -94,7 +94,7 @@ impl Session {
 
     /// Ends the amnesia once both other members have answered, or the serving principal alone if
     /// the operator said so.
-    fn relearn(&mut self, turn: &mut Turn, remembered: Shown) {
+    fn relearn(&mut self, turn: &mut Turn) {
         let answers: Vec<(Member, Term, Record)> = self
             .live
             .iter()
@@ -112,18 +112,21 @@ impl Session {
         if !all && !ordered {
             return;
         }
-        let promise = answers.iter().map(|(_, promise, _)| *promise).max().unwrap_or_default();
+        let answered = answers.iter().map(|(_, promise, _)| *promise).max().unwrap_or_default();
+        let promise = answered.max(self.known_promise);
         let me = self.config.me;
         let keep = self.keep();
         keep.record = Some(newest);
-        keep.promise = promise.max(newest.term()).max(remembered.promise);
+        keep.promise = promise.max(newest.term());
         if principal == me {
             keep.resigned = Some(newest.term());
         }
         if let Member::Partner(_) = me {
             keep.data = Some(crate::durable::Data {
                 valid: false,
-                suspended: false,
+                // Whether this data descends into a forced record, nobody knows any more: nothing
+                // is overwritten until the operator has chosen (R11).
+                suspended: newest.forced.is_some() && principal != me,
                 ..keep.data.unwrap_or_default()
             });
         }
@@ -137,7 +140,7 @@ impl Session {
             return Answer::Refused(Why::NotAmnesiac);
         }
         self.learn_from_principal = true;
-        self.relearn(turn, Shown::default());
+        self.relearn(turn);
         Answer::Begun
     }
 

@@ -101,11 +101,12 @@ impl Session {
         if stamp.run != self.config.run {
             return self.reject(turn, Rejection::Stale);
         }
-        if let Some((since, term)) = self.reign().map(|reign| (reign.since, reign.term)) {
-            if stamp.sent >= since && promise <= term {
-                let live = self.live(from);
-                live.answered = live.answered.max(Some(stamp.sent));
-            }
+        if let Some((since, term)) = self.reign().map(|reign| (reign.since, reign.term))
+            && stamp.sent >= since
+            && promise <= term
+        {
+            let live = self.live(from);
+            live.answered = live.answered.max(Some(stamp.sent));
         }
         self.take_report(from, report);
     }

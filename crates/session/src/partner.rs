@@ -459,6 +459,16 @@ impl Session {
             Server::Off => (true, None),
             Server::Following { term, .. } => (false, Some(term)),
         };
+        let waits = match side.server {
+            Server::Following { stream, touch, .. } => stream == Stream::NotYet || touch.is_some(),
+            Server::Unknown
+            | Server::Absent
+            | Server::Off
+            | Server::Starting
+            | Server::Alone
+            | Server::Primary
+            | Server::Stopping => false,
+        };
         let detached = |reachable| match off || following.is_some() {
             true => Want::Alone { reachable },
             false => Want::AsItIs,
@@ -470,6 +480,10 @@ impl Session {
         if self.data().suspended || record.mirroring == Mirroring::Suspended {
             return detached(false);
         }
+        if self.data().valid && self.principal_is_silent(&record, now) {
+            // It may have to stand, so it must be a standby that could be promoted.
+            return if off || waits { Want::Alone { reachable: false } } else { Want::AsItIs };
+        }
         match self.durable.promotions.get(&record.term()) {
             Some(_) if following == Some(record.term()) => Want::AsItIs,
             Some(promotion) => Want::Follow {
@@ -480,6 +494,14 @@ impl Session {
             None if off && now >= side.alone_after => Want::Alone { reachable: false },
             None => Want::AsItIs,
         }
+    }
+
+    /// Nothing has been heard of a serving principal for the detection time.
+    fn principal_is_silent(&self, record: &Record, now: Instant) -> bool {
+        let Some(side) = &self.side else { return false };
+        let served = self.live.get(&Self::principal_of(record)).and_then(|live| live.served);
+        let since = served.unwrap_or(side.listen_since).max(side.listen_since);
+        now.since(since) >= self.config.timing.detection
     }
 
     /// Lets this copy be rewound or replaced, once the principal's checkpoint is complete. Now,

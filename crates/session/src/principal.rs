@@ -12,7 +12,7 @@ use crate::partner::{Resigns, Server, Stance};
 use crate::protect::Protect;
 use crate::record::{Mirroring, Protected, Protection, Record};
 use crate::session::{Session, Turn};
-use crate::term::{Member, Position, Term};
+use crate::term::{Lsn, Member, Position, Term};
 use crate::time::Instant;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -125,7 +125,8 @@ impl Session {
         let Some(record) = self.durable.record else { return };
         let mut reign = Reign::new(record.term(), turn.now, Step::Serve, turn.now);
         reign.adopted_until = Some(turn.now.after(self.config.timing.lease / 2));
-        reign.unconfirmed = false;
+        // Not `Away` before the first probe has looked.
+        reign.mirror = MirrorSeen::Streaming { flushed: Lsn(0), end: Lsn(0) };
         let side = self.side_mut();
         side.server = Server::Primary;
         side.stance = Stance::Reigning(reign);
@@ -250,7 +251,8 @@ impl Session {
         let timeout = self.config.timing.partner_timeout;
         let partner = Member::Partner(self.other_partner()?);
         let heard = self.live.get(&partner).and_then(|live| live.heard).unwrap_or(reign.since);
-        let link = heard.max(reign.since).after(timeout);
+        let listens = self.side.as_ref()?.listen_since;
+        let link = heard.max(reign.since).max(listens).after(timeout);
         match reign.mirror {
             MirrorSeen::Away => Some(reign.mirror_moved),
             MirrorSeen::Streaming { flushed, end } if end > flushed => {

@@ -81,6 +81,8 @@ impl Session {
         if let Some(reign) = self.reign_mut() {
             reign.step = Step::Barrier;
         }
+        // The other partner cannot follow before it has heard of this promotion.
+        self.side_mut().next_beat = turn.now;
         self.tell(turn, Event::Reached { phase: Phase::Promoted, term });
         self.order(turn, Order::CommitBarrier { promotion });
     }
@@ -118,7 +120,9 @@ impl Session {
     pub(crate) fn checkpointed(&mut self, turn: &mut Turn, term: Term) {
         match self.reign_at(term, Step::Serve) {
             Some(reign) => reign.checkpointed = true,
-            None => self.reject(turn, Rejection::Stale),
+            None => return self.reject(turn, Rejection::Stale),
         }
+        // A partner that has to rewind waits for just this.
+        self.side_mut().next_beat = turn.now;
     }
 }

@@ -54,6 +54,8 @@ impl Session {
         let entry = self.keep().others.entry(message.from).or_default();
         entry.dropped.extend(known);
         entry.identity = Some(message.identity);
+        // What the lost state had promised still binds; which record it had, nobody can ask again.
+        entry.shown.record = None;
         self.forget_votes_of(message.from);
         true
     }
@@ -96,6 +98,11 @@ impl Session {
     /// not descend into a forced record that it is suspended (R11).
     pub(crate) fn adopt(&mut self, turn: &mut Turn, record: &Record) {
         let suspends = self.must_not_follow(record);
+        let new_term = self.durable.record.is_none_or(|own| own.term() < record.term());
+        if let (true, Some(side)) = (new_term, self.side.as_mut()) {
+            // A new principal is not silent before it has had the time to speak.
+            side.listen_since = turn.now;
+        }
         let keep = self.keep();
         keep.promise = keep.promise.max(record.term());
         keep.record = Some(*record);
