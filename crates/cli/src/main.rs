@@ -1,1 +1,57 @@
-fn main() {}
+//! `backstay`: the one binary. Arguments in, a command run, an exit status out.
+//!
+//! Exit status: 0 success, 1 failure, 2 wrong usage; `pool status` adds 3 and 4.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod args;
+mod clock;
+mod command;
+mod demo;
+mod deployment;
+mod drill;
+mod output;
+mod picture;
+mod show;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Server(args) => command::process::server(args),
+        Command::Witness(args) => command::process::witness(args),
+        Command::Demo(_) | Command::Pool(_) | Command::Drill(_) => ask(&cli),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            output::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Commands run on one thread: they mostly wait.
+fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let found = || deployment::find(cli.deployment.as_deref());
+        match &cli.command {
+            Command::Demo(args) => command::demo::run(args).await,
+            Command::Pool(command) => command::pool::run(&found()?, command).await,
+            Command::Drill(args) => drill::run(&found()?, args).await,
+            Command::Server(args) => command::process::server(args),
+            Command::Witness(args) => command::process::witness(args),
+        }
+    })
+}

@@ -1,0 +1,319 @@
+//! The command line: nouns, verbs and what their help teaches.
+//!
+//! Nothing here acts. Help texts are read by people who have just been woken up: the first line
+//! says what a command does, the rest says what it costs and what to do next.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+First steps:
+  backstay demo                       a mirrored pool on this machine, with real PostgreSQL
+  backstay pool status --watch        what it does, from a second terminal
+  backstay drill pool01 host-loss     rehearse a fault while a client writes
+
+Exit status: 0 success, 1 failure, 2 wrong usage; `pool status` adds 3 (running exposed) and
+4 (not served).";
+
+/// High availability for PostgreSQL: two servers that mirror each other, and a witness.
+#[derive(Parser, Debug)]
+#[command(name = "backstay", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Which members there are and where; without it, the demo that runs in this directory.
+    #[arg(long, global = true, env = "BACKSTAY_DEPLOYMENT", value_name = "FILE")]
+    pub deployment: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Try everything on this machine: principal, mirror and witness as real processes.
+    Demo(DemoArgs),
+    /// Look at a pool and change it.
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// Rehearse a fault while a client writes, and measure what it costs.
+    Drill(DrillArgs),
+    /// Run the agent of a Back End server, which owns its PostgreSQL.
+    Server(ServerArgs),
+    /// Run a witness: the third vote of any number of pools.
+    Witness(WitnessArgs),
+}
+
+/// The agent runs in the foreground and logs to standard error (level: BACKSTAY_LOG).
+///
+/// SIGTERM ends the agent and leaves PostgreSQL running; the next agent adopts it.
+#[derive(Args, Debug)]
+pub struct ServerArgs {
+    /// The server's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Stop PostgreSQL as well when SIGTERM or SIGINT ends the agent.
+    #[arg(long)]
+    pub stop_postgres: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct WitnessArgs {
+    /// The witness's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Profile {
+    /// A lost host costs writers about 1 s. For hosts close to each other.
+    Fast,
+    /// A lost host costs writers about 2 s.
+    Standard,
+    /// A lost host costs writers about 10 s. For busy or distant hosts.
+    Tolerant,
+}
+
+impl Profile {
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Fast => "fast",
+            Profile::Standard => "standard",
+            Profile::Tolerant => "tolerant",
+        }
+    }
+}
+
+/// Starts a mirrored pool on this machine and shows it live: pool `pool01`, servers `be1` and
+/// `be2`, witness `wit1`, each a process of its own, on free loopback ports.
+///
+/// Ctrl-C stops everything. The next start on the same directory continues where this one ended.
+/// Play faults from a second terminal: `backstay demo kill principal`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub start: DemoStart,
+    #[command(subcommand)]
+    pub command: Option<DemoCommand>,
+}
+
+#[derive(Args, Debug)]
+pub struct DemoStart {
+    #[command(flatten)]
+    pub place: DemoDir,
+    /// How soon silence counts as a loss. Settled at the first start.
+    #[arg(long, value_enum)]
+    pub profile: Option<Profile>,
+    /// Run two servers alone: no automatic failover. Settled at the first start.
+    #[arg(long)]
+    pub without_witness: bool,
+    /// Run in the background, return once the pool is served. `backstay demo stop` ends it.
+    #[arg(long)]
+    pub detach: bool,
+    /// The background process itself (started by --detach).
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub supervise: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct DemoDir {
+    /// Where the demo keeps everything (default: ./.backstay/demo).
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum DemoCommand {
+    /// List every process with its role, pids, ports and directories, and how to connect.
+    Status {
+        #[command(flatten)]
+        place: DemoDir,
+        /// Print JSON (see docs/json.md).
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the demo: every process of it.
+    Stop {
+        #[command(flatten)]
+        place: DemoDir,
+    },
+    /// End processes at once, as a crash would (SIGKILL). Nothing restarts by itself.
+    Kill(FaultArgs),
+    /// Freeze processes (SIGSTOP), as a stalled virtual machine would. `thaw` lets them go on.
+    Freeze(FaultArgs),
+    /// Let frozen processes go on (SIGCONT).
+    Thaw(FaultArgs),
+    /// Start what was killed; on a running host, end it as a power cut would and start it again.
+    Restart(FaultArgs),
+}
+
+const TARGETS: &str = "\
+Targets:
+  principal   the host that serves now: its agent and its PostgreSQL, together
+  mirror      the host that mirrors it: its agent and its PostgreSQL, together
+  witness     the witness
+  server      the principal's PostgreSQL alone; its agent goes on and sees it at once
+  be1, be2, wit1   the same by name, whatever role it has now";
+
+#[derive(Args, Debug)]
+#[command(after_help = TARGETS)]
+pub struct FaultArgs {
+    /// principal, mirror, witness, server, or the name of a member.
+    pub target: String,
+    #[command(flatten)]
+    pub place: DemoDir,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum PoolCommand {
+    /// Set a pool up for the first time: initialise its data, start its session.
+    ///
+    /// Asked of every member once, after its processes have been started with their
+    /// configuration. It never touches data that exists.
+    Create { pool: String },
+    /// Show roles, protection, lag, lease, and whether automatic failover would work now.
+    ///
+    /// Exit status: 0 mirrored, 3 running exposed, 4 not served.
+    Status {
+        /// All pools of the deployment if left out.
+        pool: Option<String>,
+        /// Keep showing it until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
+        /// Print JSON (see docs/json.md); with --watch one line per second.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Exchange principal and mirror without losing anything.
+    ///
+    /// Writers wait for a fraction of a second. It is refused, with the reason, unless the mirror
+    /// is streaming and level.
+    Failover {
+        pool: String,
+        /// The server that is to be principal; the present mirror if left out.
+        #[arg(long, value_name = "SERVER")]
+        to: Option<String>,
+        /// Show the checks and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a server serve although the rules forbid it. MAY LOSE COMMITS.
+    ///
+    /// For the case that the principal is gone for good and automatic failover was not possible.
+    /// Shows first which data can be reached and how far each copy goes.
+    ForceService {
+        pool: String,
+        /// The server that is to serve.
+        #[arg(long, value_name = "SERVER")]
+        to: String,
+        /// Say that what was shown may be lost. Without it nothing is changed.
+        #[arg(long)]
+        accept_data_loss: bool,
+    },
+    /// Stop mirroring on purpose: the principal runs exposed until `resume`.
+    Suspend { pool: String },
+    /// Mirror again after `suspend`, or after forced service.
+    Resume {
+        pool: String,
+        /// After forced service: give up this server's copy of the data and follow the other.
+        #[arg(long, value_name = "SERVER", requires = "accept_data_loss")]
+        discard: Option<String>,
+        /// Say that commits which only the discarded copy holds may be lost.
+        #[arg(long, requires = "discard")]
+        accept_data_loss: bool,
+    },
+    /// Show every change of role and state with its time, term and cause.
+    History {
+        pool: String,
+        /// Print JSON (see docs/json.md).
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a principal that restarted without a witness serve while its mirror is away.
+    ///
+    /// Only for pools without a witness. Be sure that the other server does not serve.
+    ServeAlone {
+        pool: String,
+        /// The server that is to serve: the last principal.
+        #[arg(long, value_name = "SERVER")]
+        server: String,
+    },
+    /// Add, replace or remove the witness while the pool runs.
+    #[command(subcommand)]
+    Witness(WitnessChange),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum WitnessChange {
+    /// Make this witness the pool's third vote.
+    Set {
+        pool: String,
+        /// The name of the witness in the deployment.
+        witness: String,
+    },
+    /// Run without a witness: no automatic failover any more.
+    Remove { pool: String },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Fault {
+    /// An ordered failover (`pool failover`); works on any pool.
+    Manual,
+    /// The principal's PostgreSQL is killed, its agent lives.
+    Crash,
+    /// The principal's agent and PostgreSQL are killed together, later restarted.
+    HostLoss,
+    /// The principal's agent and PostgreSQL are frozen, later thawed.
+    Freeze,
+    /// The mirror's agent and PostgreSQL are killed together, later restarted.
+    MirrorLoss,
+    /// The witness is killed, later restarted.
+    WitnessLoss,
+}
+
+impl Fault {
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Manual => "manual",
+            Fault::Crash => "crash",
+            Fault::HostLoss => "host-loss",
+            Fault::Freeze => "freeze",
+            Fault::MirrorLoss => "mirror-loss",
+            Fault::WitnessLoss => "witness-loss",
+        }
+    }
+}
+
+/// Rehearses a fault on a demo pool (`manual`: on any pool) while a client of its own writes a
+/// numbered row every few milliseconds, and a second client stays pinned to the principal's
+/// address. Every acknowledged row is looked for at the end.
+///
+/// The write outage is the time from the last row acknowledged before to the first one
+/// acknowledged after the fault. Exit status 1 if an acknowledged row was lost.
+#[derive(Args, Debug)]
+pub struct DrillArgs {
+    pub pool: String,
+    #[arg(value_enum)]
+    pub fault: Fault,
+    /// Play the fault so often, and report the median.
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Print JSON (see docs/json.md).
+    #[arg(long)]
+    pub json: bool,
+    /// How the clients connect (all hosts of the pool). Known by itself for a demo pool.
+    #[arg(long, env = "BACKSTAY_CONNECT", value_name = "URL", hide_env_values = true)]
+    pub connect: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,6 @@
+//! The commands: one file per noun. A command asks members, decides nothing, and tells the truth
+//! about what came of it.
+
+pub mod demo;
+pub mod pool;
+pub mod process;

@@ -1,0 +1,178 @@
+//! `pool failover`: checks, begins, waits, and says how it ended.
+//!
+//! How long writes were held up is taken from the new principal's history: from the moment it
+//! began to stand to the first write of its term. A client sees its own reconnection on top.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use protocol::admin::{FailoverPlan, HistoryKind, Request, Response};
+use serde::Serialize;
+
+use super::{Scope, history};
+use crate::clock;
+use crate::output::{self, Colour, hinted};
+use crate::picture::Picture;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The published form: see docs/json.md.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct Outcome {
+    pool: String,
+    done: bool,
+    from: String,
+    to: Option<String>,
+    term_before: u64,
+    term_after: u64,
+    /// From the request until the new principal was seen to serve.
+    total_ms: u64,
+    /// From the election's first phase to the first write, by the new principal's own clock.
+    promotion_ms: Option<u64>,
+    sentence: String,
+}
+
+pub async fn run(
+    scope: &Scope<'_>,
+    to: Option<&str>,
+    dry_run: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    if let Some(name) = to {
+        scope.partner(name)?;
+    }
+    let plan = plan(scope, to).await?;
+    if dry_run || !plan.possible {
+        if json && dry_run {
+            output::json(&plan)?;
+        } else {
+            output::data(&checks(&plan, Colour::for_stdout()));
+        }
+        if dry_run {
+            return Ok(if plan.possible { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        return Err(hinted(
+            format!("a failover from {} to {} is not possible now", plan.from, plan.to),
+            format!("see what is missing: backstay pool status {}", scope.pool.name),
+        ));
+    }
+    let begun = clock::now();
+    let request = ask_for(scope, to, false);
+    let response = scope.ask(&plan.from, &request).await?;
+    let Response::Begun { term, .. } = response else { return Err(surprise()) };
+    output::talk(&format!("{} hands the service over to {}", plan.from, plan.to));
+    let outcome = wait(scope, &plan, term, begun).await?;
+    if json {
+        output::json(&outcome)?;
+    } else {
+        output::data(&outcome.sentence);
+    }
+    Ok(if outcome.done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn surprise() -> anyhow::Error {
+    hinted(
+        "the member answered something else than asked",
+        "the command and the member are of different versions: update both",
+    )
+}
+
+fn ask_for(scope: &Scope<'_>, to: Option<&str>, dry_run: bool) -> Request {
+    Request::Failover { pool: scope.name(), to: to.map(str::to_owned), dry_run }
+}
+
+async fn plan(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<FailoverPlan> {
+    match scope.ask_principal(&ask_for(scope, to, true)).await? {
+        Response::Plan(plan) => Ok(plan),
+        Response::Done { .. }
+        | Response::Begun { .. }
+        | Response::Status(_)
+        | Response::Preview(_)
+        | Response::History { .. }
+        | Response::Refused(_) => Err(surprise()),
+    }
+}
+
+fn checks(plan: &FailoverPlan, colour: Colour) -> String {
+    let mut text = format!("failover of {} from {} to {}\n", plan.pool, plan.from, plan.to);
+    for check in &plan.checks {
+        let mark = if check.met { colour.good("met    ") } else { colour.bad("NOT MET") };
+        text.push_str(&format!("  {mark}  {}\n", check.sentence));
+    }
+    text.push_str(if plan.possible { "it would begin\n" } else { "it would be refused\n" });
+    text
+}
+
+/// Waits until somebody serves a newer term.
+async fn wait(
+    scope: &Scope<'_>,
+    plan: &FailoverPlan,
+    term: u64,
+    begun: Instant,
+) -> anyhow::Result<Outcome> {
+    let deadline = begun + DEADLINE;
+    loop {
+        let picture = scope.picture().await?;
+        if picture.served() && picture.term > term {
+            return Ok(outcome(scope, plan, term, begun, &picture).await);
+        }
+        if clock::now() > deadline {
+            return Err(hinted(
+                format!(
+                    "nobody has taken over within {} s: {}",
+                    DEADLINE.as_secs(),
+                    picture.sentence
+                ),
+                format!("see what goes on: backstay pool status {} --watch", scope.pool.name),
+            ));
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+async fn outcome(
+    scope: &Scope<'_>,
+    plan: &FailoverPlan,
+    term: u64,
+    begun: Instant,
+    picture: &Picture,
+) -> Outcome {
+    let total_ms = u64::try_from((clock::now() - begun).as_millis()).unwrap_or(u64::MAX);
+    let done = picture.principal.as_deref() == Some(plan.to.as_str());
+    let promotion_ms = promotion_ms(scope, picture.term).await;
+    let held = promotion_ms.map(|ms| format!(", {ms} ms of them to take over"));
+    let held = held.unwrap_or_default();
+    let sentence = if done {
+        format!(
+            "{} serves in term {}; writes were held up for at most {total_ms} ms{held}",
+            plan.to, picture.term
+        )
+    } else {
+        format!(
+            "{} could not take over; {} serves again, in term {}, after {total_ms} ms",
+            plan.to, plan.from, picture.term
+        )
+    };
+    Outcome {
+        pool: scope.name(),
+        done,
+        from: plan.from.clone(),
+        to: picture.principal.clone(),
+        term_before: term,
+        term_after: picture.term,
+        total_ms,
+        promotion_ms,
+        sentence,
+    }
+}
+
+/// What the history says of the promotion for `term`, as soon as it says so.
+async fn promotion_ms(scope: &Scope<'_>, term: u64) -> Option<u64> {
+    let history = history::gather(scope, Some(50)).await.ok()?;
+    let mut failovers = history
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == HistoryKind::Failover && entry.term == term);
+    failovers.next_back()?.total_ms
+}

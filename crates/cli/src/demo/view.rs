@@ -1,0 +1,124 @@
+//! The demo's live view: the pool's picture, what happened last, and what to try next.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::plan::{MemberFiles, POOL, Plan};
+use super::process::Life;
+use super::supervise::{agent, postmaster};
+use crate::admin;
+use crate::command::pool::{Scope, recent};
+use crate::deployment::Deployment;
+use crate::output::{self, Colour, Screen};
+use crate::picture::{Picture, State};
+use crate::show;
+
+const REDRAW: Duration = Duration::from_millis(400);
+const LOOK_DEADLINE: Duration = Duration::from_millis(300);
+const HISTORY_LINES: u32 = 8;
+
+/// Draws until it is dropped. Without a terminal it tells changes only, one line each.
+pub async fn show(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let deployment = plan.deployment();
+    let pool = deployment.pool(POOL)?;
+    let members = plan.members(dir);
+    let mut screen = Screen::open();
+    let mut told = String::new();
+    let mut ticks = tokio::time::interval(REDRAW);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let picture = admin::picture_within(&deployment, pool, LOOK_DEADLINE).await?;
+        match &mut screen {
+            Some(screen) => {
+                let colour = Colour::for_stdout();
+                screen.draw(&page(&deployment, plan, &members, &picture, colour).await);
+            }
+            None if told != picture.sentence => {
+                output::data(&format!("{POOL}: {}", picture.sentence));
+                told = picture.sentence;
+            }
+            None => {}
+        }
+    }
+}
+
+async fn page(
+    deployment: &Deployment,
+    plan: &Plan,
+    members: &[MemberFiles],
+    picture: &Picture,
+    colour: Colour,
+) -> String {
+    let mut text = show::picture(picture, colour);
+    for line in members.iter().filter_map(|member| process_note(member, colour)) {
+        text.push_str(&line);
+    }
+    if let Ok(scope) = Scope::of(deployment, POOL) {
+        let lines = recent(&scope, HISTORY_LINES, colour).await;
+        text.push_str(&format!("\n{lines}"));
+    }
+    text.push_str(&format!("\n{}  psql \"{}\"\n", colour.strong("connect"), {
+        plan.connection_strings().uri
+    }));
+    text.push_str(&format!("{}\n", colour.strong("try next, in a second terminal")));
+    for advice in advice(picture, members) {
+        text.push_str(&format!("  {advice}\n"));
+    }
+    text.push_str(&colour.faint("Ctrl-C ends the demo; its data stay for the next start\n"));
+    text
+}
+
+fn process_note(member: &MemberFiles, colour: Colour) -> Option<String> {
+    let state = |life: Life| match life {
+        Life::Runs => None,
+        Life::Frozen => Some("frozen"),
+        Life::Gone => Some("gone"),
+    };
+    let life = agent(member).map_or(Life::Gone, |process| process.life());
+    let word = state(life)?;
+    let postgres = match postmaster(member).map(|process| process.life()) {
+        Some(Life::Runs) => "; its PostgreSQL runs",
+        Some(Life::Frozen) => "; its PostgreSQL is frozen",
+        Some(Life::Gone) | None => "",
+    };
+    let way = if life == Life::Frozen { "thaw" } else { "restart" };
+    Some(format!(
+        "  {} {} is {word}{postgres} (backstay demo {way} {})\n",
+        colour.warning("process:"),
+        member.name,
+        member.name
+    ))
+}
+
+/// What is worth trying in this state.
+fn advice(picture: &Picture, members: &[MemberFiles]) -> Vec<String> {
+    let down = members.iter().find(|member| agent(member).is_none());
+    let frozen = members
+        .iter()
+        .find(|member| agent(member).is_some_and(|process| process.life() == Life::Frozen));
+    let mut lines = Vec::new();
+    if let Some(member) = down {
+        lines.push(format!("backstay demo restart {:<12} bring it back", member.name));
+    }
+    if let Some(member) = frozen {
+        lines.push(format!("backstay demo thaw {:<15} let it go on", member.name));
+    }
+    match picture.state {
+        State::Mirrored => lines.extend(
+            [
+                "backstay demo kill principal       its host is lost: watch the mirror take over",
+                "backstay demo kill server          only its PostgreSQL crashes",
+                "backstay demo freeze principal     a stalled machine, and its return with thaw",
+                "backstay pool failover pool01      exchange the roles",
+                "backstay drill pool01 host-loss    the same, measured with a writing client",
+            ]
+            .map(str::to_owned),
+        ),
+        State::Exposed | State::NotServed => {
+            lines.push("backstay pool status --watch       see what it waits for".to_owned());
+            lines.push("backstay pool history pool01       see how it came to this".to_owned());
+        }
+    }
+    lines
+}

@@ -1,0 +1,206 @@
+//! Which members there are, where they are, and which pools they keep.
+//!
+//! The deployment file is what a command needs to find its members. It says nothing about roles:
+//! those are asked of the members each time. It is found through `--deployment`,
+//! `BACKSTAY_DEPLOYMENT`, or the demo of the current directory, in this order.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::demo::place;
+use crate::output::hinted;
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    pub name: String,
+    #[serde(default, rename = "member")]
+    pub members: Vec<MemberEntry>,
+    #[serde(default, rename = "pool")]
+    pub pools: Vec<PoolEntry>,
+}
+
+/// One process: the agent of a server, or a witness.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberEntry {
+    pub name: String,
+    /// Host and port where it listens for other members and for commands.
+    pub address: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolEntry {
+    pub name: String,
+    pub first: String,
+    pub second: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
+    /// Shown by `drill`; the members' own configuration is what counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+}
+
+impl PoolEntry {
+    /// The pool's members by name: partners first.
+    pub fn member_names(&self) -> impl Iterator<Item = &str> {
+        [&self.first, &self.second].into_iter().chain(&self.witness).map(String::as_str)
+    }
+}
+
+/// A deployment together with where it was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    pub deployment: Deployment,
+    /// The demo that it belongs to.
+    pub demo: Option<PathBuf>,
+}
+
+const HINT: &str = "name a deployment file with --deployment FILE or BACKSTAY_DEPLOYMENT,\n\
+                    or start a demo here: backstay demo";
+
+/// The deployment that the command is about.
+pub fn find(given: Option<&Path>) -> anyhow::Result<Found> {
+    if let Some(file) = given {
+        let demo = file.parent().filter(|dir| dir.join(place::PLAN_FILE).exists());
+        let demo = demo.map(Path::to_path_buf);
+        return Ok(Found { deployment: read(file)?, demo });
+    }
+    let demo = place::default_dir()?;
+    let file = demo.join(place::DEPLOYMENT_FILE);
+    if !file.exists() {
+        return Err(hinted("no deployment is given, and no demo lives in this directory", HINT));
+    }
+    Ok(Found { deployment: read(&file)?, demo: Some(demo) })
+}
+
+fn read(file: &Path) -> anyhow::Result<Deployment> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("read the deployment {}", file.display()))?;
+    let deployment: Deployment = toml::from_str(&text).map_err(|error| {
+        hinted(
+            format!("{} is no deployment file: {}", file.display(), error.to_string().trim_end()),
+            "it holds: name, [[member]] with name and address, [[pool]] with name, first, second \
+             and witness",
+        )
+    })?;
+    let faults = deployment.faults();
+    if faults.is_empty() {
+        return Ok(deployment);
+    }
+    Err(hinted(
+        format!("{} contradicts itself: {}", file.display(), faults.join("; ")),
+        "every name is used once, and every member of a pool has a [[member]] entry",
+    ))
+}
+
+impl Deployment {
+    /// Everything that is wrong with it.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut names = BTreeSet::new();
+        for member in &self.members {
+            if !names.insert(member.name.as_str()) {
+                faults.push(format!("two members are called {:?}", member.name));
+            }
+            let port = member.address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                faults.push(format!(
+                    "the address of {:?} is {:?}, not host:port",
+                    member.name, member.address
+                ));
+            }
+        }
+        let mut pools = BTreeSet::new();
+        for pool in &self.pools {
+            if !pools.insert(pool.name.as_str()) {
+                faults.push(format!("two pools are called {:?}", pool.name));
+            }
+            for name in pool.member_names().filter(|name| !names.contains(name)) {
+                faults.push(format!("pool {:?} names {name:?}, which is no member", pool.name));
+            }
+            let distinct: BTreeSet<&str> = pool.member_names().collect();
+            if distinct.len() != pool.member_names().count() {
+                faults.push(format!("pool {:?} names a member twice", pool.name));
+            }
+        }
+        if self.pools.is_empty() {
+            faults.push("it has no pool".to_owned());
+        }
+        faults
+    }
+
+    pub fn pool(&self, name: &str) -> anyhow::Result<&PoolEntry> {
+        self.pools.iter().find(|pool| pool.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
+            hinted(
+                format!("there is no pool {name:?} in the deployment {:?}", self.name),
+                format!("its pools are: {}", known.join(", ")),
+            )
+        })
+    }
+
+    pub fn member(&self, name: &str) -> anyhow::Result<&MemberEntry> {
+        self.members.iter().find(|member| member.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.members.iter().map(|member| member.name.as_str()).collect();
+            hinted(
+                format!("there is no member {name:?} in the deployment {:?}", self.name),
+                format!("its members are: {}", known.join(", ")),
+            )
+        })
+    }
+
+    /// The members of a pool, partners first.
+    pub fn members_of(&self, pool: &PoolEntry) -> anyhow::Result<Vec<MemberEntry>> {
+        pool.member_names().map(|name| self.member(name).cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(text: &str) -> Deployment {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let faults = deployment(
+            r#"
+            name = "x"
+            [[member]]
+            name = "be1"
+            address = "nowhere"
+            [[member]]
+            name = "be1"
+            address = "127.0.0.1:1"
+            [[pool]]
+            name = "pool01"
+            first = "be1"
+            second = "be1"
+            witness = "wit9"
+            "#,
+        )
+        .faults();
+        assert_eq!(
+            faults,
+            [
+                "the address of \"be1\" is \"nowhere\", not host:port",
+                "two members are called \"be1\"",
+                "pool \"pool01\" names \"wit9\", which is no member",
+                "pool \"pool01\" names a member twice",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        assert!(toml::from_str::<Deployment>("name = \"x\"\nmembers = []").is_err());
+    }
+}
