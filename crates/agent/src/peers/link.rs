@@ -1,0 +1,185 @@
+//! The link to one other host: one connection, made again whenever it is lost.
+//!
+//! Of two hosts the one with the lower name dials, the other accepts; a newer connection replaces
+//! an older one. The link's task never waits for its peer alone: it takes messages in while it
+//! writes, so a peer that reads slowly costs nobody but itself.
+
+use std::time::Duration;
+
+use protocol::convert;
+use protocol::frame::{Frame, Kind};
+use protocol::handshake::{Hello, Introduction, Role};
+use protocol::v1::Batch;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::channel::{Channel, ChannelError};
+use super::outbox::Outbox;
+use super::transport::Transport;
+use super::{Outgoing, Received};
+use crate::config::Address;
+
+/// Between two attempts to connect; the first one after a loss comes at once.
+const RETRY: Duration = Duration::from_millis(100);
+const DIAL: Duration = Duration::from_millis(500);
+const INTRODUCE: Duration = Duration::from_secs(2);
+/// How often a link says something when it has nothing to say.
+const PING: Duration = Duration::from_secs(1);
+/// A connection on which nothing came for so long is dead, or its peer is frozen. It is ended, so
+/// that what waits in it is not delivered much later.
+const SILENCE: Duration = Duration::from_secs(5);
+
+pub(super) struct Link {
+    pub me: Introduction,
+    pub peer: Address,
+    pub outgoing: mpsc::Receiver<Vec<Outgoing>>,
+    /// Connections that the peer has made, already introduced.
+    pub accepted: mpsc::Receiver<Channel>,
+    pub received: mpsc::Sender<Received>,
+    pub outbox: Outbox,
+}
+
+/// Why the link's task goes on, or does not.
+enum Turn {
+    Connected(Channel),
+    /// The process ends.
+    Over,
+}
+
+impl Link {
+    pub(super) async fn run(mut self) {
+        let dials = self.me.host < self.peer.name;
+        let mut next_dial = Instant::now();
+        let mut complained = false;
+        let mut channel = None;
+        loop {
+            let connected = match channel.take() {
+                Some(channel) => channel,
+                None => match self.connect(dials, next_dial, &mut complained).await {
+                    Turn::Connected(channel) => channel,
+                    Turn::Over => return,
+                },
+            };
+            tracing::info!(peer = self.peer.name, "link is up");
+            complained = false;
+            let since = Instant::now();
+            match self.serve(connected).await {
+                Ok(Some(newer)) => channel = Some(newer),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::info!(peer = self.peer.name, %error, "link is down");
+                    self.outbox.disconnected();
+                }
+            }
+            // At once after a loss, but a peer that keeps ending connections is not besieged.
+            next_dial = (since + RETRY).max(Instant::now());
+        }
+    }
+
+    /// Until there is a connection.
+    async fn connect(&mut self, dials: bool, mut next: Instant, complained: &mut bool) -> Turn {
+        let hello = self.me.hello(Role::Member, &self.peer.name);
+        let mut attempt = None;
+        loop {
+            if dials && attempt.is_none() {
+                attempt = Some(Box::pin(dial(self.peer.clone(), hello.clone(), next)));
+            }
+            tokio::select! {
+                messages = self.outgoing.recv() => {
+                    let Some(messages) = messages else { return Turn::Over };
+                    for Outgoing { weight, item } in messages {
+                        self.outbox.push(weight, item, false);
+                    }
+                }
+                accepted = self.accepted.recv() => match accepted {
+                    Some(channel) => return Turn::Connected(channel),
+                    None => return Turn::Over,
+                },
+                result = async { attempt.as_mut().expect("guarded").await },
+                    if attempt.is_some() =>
+                {
+                    attempt = None;
+                    match result {
+                        Ok(channel) => return Turn::Connected(channel),
+                        Err(error) => {
+                            let refused = matches!(error, ChannelError::Refused(_));
+                            if refused && !*complained {
+                                tracing::warn!(peer = self.peer.name, %error, "peer refuses");
+                                *complained = true;
+                            }
+                            next = Instant::now() + if refused { RETRY * 10 } else { RETRY };
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until the connection ends, or a newer one takes its place; `None`: the process ends.
+    async fn serve(&mut self, mut channel: Channel) -> Result<Option<Channel>, ChannelError> {
+        let mut heard = Instant::now();
+        let mut ping = heard + PING;
+        loop {
+            if channel.is_written() && !self.outbox.is_empty() {
+                channel.put(Kind::Batch, &self.outbox.take())?;
+                ping = Instant::now() + PING;
+            }
+            tokio::select! {
+                frame = channel.progress() => {
+                    if let Some(frame) = frame? {
+                        heard = Instant::now();
+                        self.take_in(frame)?;
+                    }
+                }
+                messages = self.outgoing.recv() => {
+                    let Some(messages) = messages else { return Ok(None) };
+                    for Outgoing { weight, item } in messages {
+                        self.outbox.push(weight, item, true);
+                    }
+                }
+                accepted = self.accepted.recv() => return Ok(accepted),
+                () = sleep_until(ping), if channel.is_written() => {
+                    channel.put(Kind::Ping, &[])?;
+                    ping = Instant::now() + PING;
+                }
+                () = sleep_until(heard + SILENCE) => return Err(ChannelError::Late),
+            }
+        }
+    }
+
+    fn take_in(&mut self, frame: Frame) -> Result<(), ChannelError> {
+        match frame.kind {
+            Kind::Batch => {}
+            Kind::Ping => return Ok(()),
+            Kind::Hello | Kind::Welcome | Kind::Refused | Kind::Request | Kind::Response => {
+                return Err(ChannelError::NoIntroduction);
+            }
+        }
+        let Ok(batch) = postcard::from_bytes::<Batch>(&frame.payload) else {
+            tracing::warn!(peer = self.peer.name, "a batch cannot be read");
+            return Ok(());
+        };
+        for item in batch.items {
+            match convert::message_from_bytes(&item.message) {
+                Ok(message) => {
+                    let host = self.peer.name.clone();
+                    // A lost message is one that the network has lost: nobody waits here.
+                    let _ =
+                        self.received.try_send(Received { host, session: item.session, message });
+                }
+                Err(malformed) => {
+                    tracing::warn!(peer = self.peer.name, %malformed, "message is not understood");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn dial(peer: Address, hello: Hello, when: Instant) -> Result<Channel, ChannelError> {
+    sleep_until(when).await;
+    let transport = Transport::dial(&peer.host, peer.port, DIAL).await.map_err(ChannelError::Io)?;
+    let mut channel = Channel::new(transport);
+    timeout(INTRODUCE, channel.introduce(&hello)).await.map_err(|_| ChannelError::Late)??;
+    Ok(channel)
+}
