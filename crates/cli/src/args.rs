@@ -20,31 +20,48 @@ Exit status: 0 success, 1 failure, 2 wrong usage; `pool status` adds 3 (running 
 #[derive(Parser, Debug)]
 #[command(name = "backstay", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Debug)]
+pub struct Which {
     /// Which members there are and where; without it, the demo that runs in this directory.
     #[arg(long, global = true, env = "BACKSTAY_DEPLOYMENT", value_name = "FILE")]
     pub deployment: Option<PathBuf>,
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Try everything on this machine: principal, mirror and witness as real processes.
+    ///
+    /// Starts a mirrored pool and shows it live: pool `pool01`, servers `be1` and `be2`, witness
+    /// `wit1`, each a process of its own, on free loopback ports.
+    ///
+    /// Ctrl-C stops everything. The next start on the same directory continues where this one
+    /// ended. Play faults from a second terminal: `backstay demo kill principal`.
     Demo(DemoArgs),
     /// Look at a pool and change it.
-    #[command(subcommand)]
-    Pool(PoolCommand),
+    Pool(PoolArgs),
     /// Rehearse a fault while a client writes, and measure what it costs.
+    ///
+    /// The fault is played on a demo pool (`manual`: on any pool) while a client writes a numbered
+    /// row every few milliseconds, and a second client stays pinned to the principal's address.
+    /// Every acknowledged row is looked for at the end.
+    ///
+    /// The write outage is the time from the last row acknowledged before to the first one
+    /// acknowledged after the fault. The client gives a statement up after 250 ms of silence, and
+    /// then tries all hosts side by side. Exit status 1 if an acknowledged row was lost.
     Drill(DrillArgs),
     /// Run the agent of a Back End server, which owns its PostgreSQL.
+    ///
+    /// It runs in the foreground and logs to standard error (level: BACKSTAY_LOG). SIGTERM ends
+    /// the agent and leaves PostgreSQL running; the next agent adopts it.
     Server(ServerArgs),
     /// Run a witness: the third vote of any number of pools.
     Witness(WitnessArgs),
 }
 
-/// The agent runs in the foreground and logs to standard error (level: BACKSTAY_LOG).
-///
-/// SIGTERM ends the agent and leaves PostgreSQL running; the next agent adopts it.
 #[derive(Args, Debug)]
 pub struct ServerArgs {
     /// The server's configuration (TOML).
@@ -82,11 +99,6 @@ impl Profile {
     }
 }
 
-/// Starts a mirrored pool on this machine and shows it live: pool `pool01`, servers `be1` and
-/// `be2`, witness `wit1`, each a process of its own, on free loopback ports.
-///
-/// Ctrl-C stops everything. The next start on the same directory continues where this one ended.
-/// Play faults from a second terminal: `backstay demo kill principal`.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct DemoArgs {
@@ -163,13 +175,24 @@ pub struct FaultArgs {
     pub place: DemoDir,
 }
 
+#[derive(Args, Debug)]
+pub struct PoolArgs {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(subcommand)]
+    pub command: PoolCommand,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum PoolCommand {
     /// Set a pool up for the first time: initialise its data, start its session.
     ///
     /// Asked of every member once, after its processes have been started with their
     /// configuration. It never touches data that exists.
-    Create { pool: String },
+    Create {
+        /// The pool's name.
+        pool: String,
+    },
     /// Show roles, protection, lag, lease, and whether automatic failover would work now.
     ///
     /// Exit status: 0 mirrored, 3 running exposed, 4 not served.
@@ -188,6 +211,7 @@ pub enum PoolCommand {
     /// Writers wait for a fraction of a second. It is refused, with the reason, unless the mirror
     /// is streaming and level.
     Failover {
+        /// The pool's name.
         pool: String,
         /// The server that is to be principal; the present mirror if left out.
         #[arg(long, value_name = "SERVER")]
@@ -195,6 +219,7 @@ pub enum PoolCommand {
         /// Show the checks and change nothing.
         #[arg(long)]
         dry_run: bool,
+        /// Print JSON (see docs/json.md).
         #[arg(long)]
         json: bool,
     },
@@ -203,6 +228,7 @@ pub enum PoolCommand {
     /// For the case that the principal is gone for good and automatic failover was not possible.
     /// Shows first which data can be reached and how far each copy goes.
     ForceService {
+        /// The pool's name.
         pool: String,
         /// The server that is to serve.
         #[arg(long, value_name = "SERVER")]
@@ -212,9 +238,13 @@ pub enum PoolCommand {
         accept_data_loss: bool,
     },
     /// Stop mirroring on purpose: the principal runs exposed until `resume`.
-    Suspend { pool: String },
+    Suspend {
+        /// The pool's name.
+        pool: String,
+    },
     /// Mirror again after `suspend`, or after forced service.
     Resume {
+        /// The pool's name.
         pool: String,
         /// After forced service: give up this server's copy of the data and follow the other.
         #[arg(long, value_name = "SERVER", requires = "accept_data_loss")]
@@ -225,6 +255,7 @@ pub enum PoolCommand {
     },
     /// Show every change of role and state with its time, term and cause.
     History {
+        /// The pool's name.
         pool: String,
         /// Print JSON (see docs/json.md).
         #[arg(long)]
@@ -234,6 +265,7 @@ pub enum PoolCommand {
     ///
     /// Only for pools without a witness. Be sure that the other server does not serve.
     ServeAlone {
+        /// The pool's name.
         pool: String,
         /// The server that is to serve: the last principal.
         #[arg(long, value_name = "SERVER")]
@@ -248,12 +280,16 @@ pub enum PoolCommand {
 pub enum WitnessChange {
     /// Make this witness the pool's third vote.
     Set {
+        /// The pool's name.
         pool: String,
         /// The name of the witness in the deployment.
         witness: String,
     },
     /// Run without a witness: no automatic failover any more.
-    Remove { pool: String },
+    Remove {
+        /// The pool's name.
+        pool: String,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -285,15 +321,13 @@ impl Fault {
     }
 }
 
-/// Rehearses a fault on a demo pool (`manual`: on any pool) while a client of its own writes a
-/// numbered row every few milliseconds, and a second client stays pinned to the principal's
-/// address. Every acknowledged row is looked for at the end.
-///
-/// The write outage is the time from the last row acknowledged before to the first one
-/// acknowledged after the fault. Exit status 1 if an acknowledged row was lost.
 #[derive(Args, Debug)]
 pub struct DrillArgs {
+    #[command(flatten)]
+    pub which: Which,
+    /// The pool's name.
     pub pool: String,
+    /// What is to happen.
     #[arg(value_enum)]
     pub fault: Fault,
     /// Play the fault so often, and report the median.

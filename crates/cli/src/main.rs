@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Which};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -45,11 +45,11 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
         .context("start the runtime")?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let found = || deployment::find(cli.deployment.as_deref());
+        let found = |which: &Which| deployment::find(which.deployment.as_deref());
         match &cli.command {
             Command::Demo(args) => command::demo::run(args).await,
-            Command::Pool(command) => command::pool::run(&found()?, command).await,
-            Command::Drill(args) => drill::run(&found()?, args).await,
+            Command::Pool(args) => command::pool::run(&found(&args.which)?, &args.command).await,
+            Command::Drill(args) => drill::run(&found(&args.which)?, args).await,
             Command::Server(args) => command::process::server(args),
             Command::Witness(args) => command::process::witness(args),
         }

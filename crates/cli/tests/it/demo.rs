@@ -1,0 +1,1 @@
+//! The demo, end to end, with real PostgreSQL servers.
