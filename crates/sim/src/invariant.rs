@@ -168,8 +168,9 @@ impl World {
         if !server.is_primary() || !server.clients || host.frozen {
             return false;
         }
-        let view = |session: &session::Session| session.view(self.clock(Seat::of_partner(partner)));
-        host.session.as_ref().is_some_and(|session| view(session).serving)
+        let Some(session) = &host.session else { return false };
+        let view = session.view(self.clock(Seat::of_partner(partner)));
+        view.serving && view.lease_left.is_none_or(|left| !left.is_zero())
     }
 
     /// At the opening of a guard: another member has accepted exactly this exposure, or nobody

@@ -9,7 +9,7 @@ use crate::seat::{Seat, side};
 use crate::world::{Clocks, World};
 
 /// What PostgreSQL, the agent's hands and the network do without being told.
-const OF_ITSELF: [Local; 16] = [
+pub const OF_ITSELF: [Local; 16] = [
     Local::Fact,
     Local::Work,
     Local::Rejoin,

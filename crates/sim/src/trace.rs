@@ -77,6 +77,9 @@ impl Trace {
     /// Drops events while the same invariant is still violated.
     #[must_use]
     pub fn reduced(&self) -> Trace {
+        if self.setup.clocks == Clocks::Exact {
+            return self.reduced_by_actions();
+        }
         let mut best = self.clone();
         let Some((length, violation)) = best.run() else { return best };
         best.events.truncate(length);
@@ -98,6 +101,63 @@ impl Trace {
             chunk /= 2;
         }
         best
+    }
+
+    /// With exact clocks what happens of itself cannot be left out: only what was done to the world
+    /// is dropped, and the world goes on by itself in between.
+    fn reduced_by_actions(&self) -> Trace {
+        let Some((_, violation)) = self.run() else { return self.clone() };
+        let (actions, end) = self.actions();
+        let Some(mut best) = self.played(&actions, end, &violation) else { return self.clone() };
+        let mut kept = actions;
+        let mut index = 0;
+        while index < kept.len() {
+            let mut fewer = kept.clone();
+            fewer.remove(index);
+            match self.played(&fewer, end, &violation) {
+                Some(trace) => (best, kept) = (trace, fewer),
+                None => index += 1,
+            }
+        }
+        best
+    }
+
+    /// What was done to the world and when, and when the trace ends.
+    fn actions(&self) -> (Vec<(u64, Event)>, u64) {
+        let mut now = 0;
+        let mut actions = Vec::new();
+        for event in &self.events {
+            match event {
+                Event::Advance(to) => now = *to,
+                Event::At(local, _) if crate::outlook::OF_ITSELF.contains(local) => {}
+                Event::Tick(_) | Event::Deliver(_) => {}
+                Event::At(..)
+                | Event::Repeat(_)
+                | Event::Lose(_)
+                | Event::To(..)
+                | Event::Cut(..)
+                | Event::Heal(..)
+                | Event::CutStream
+                | Event::HealStream
+                | Event::Ask(..) => actions.push((now, *event)),
+            }
+        }
+        (actions, now)
+    }
+
+    /// The trace of a play with these actions, if it violates the same invariant until `end`.
+    fn played(&self, actions: &[(u64, Event)], end: u64, wanted: &Violation) -> Option<Trace> {
+        let mut play = Play::new(prepare(self.setup, self.start).ok()?);
+        let result = actions
+            .iter()
+            .try_for_each(|(time, action)| {
+                let now = play.world.now;
+                play.run_until((*time).max(now), &mut |_, _| {})?;
+                play.apply(*action)
+            })
+            .and_then(|()| play.run_until(end.max(play.world.now), &mut |_, _| {}));
+        let same = result.err().is_some_and(|found| found.invariant == wanted.invariant);
+        same.then(|| Trace { events: play.trace, ..self.clone() })
     }
 
     /// The trace as a file, headed by what it leads to.
