@@ -6,23 +6,34 @@
 //! control file (`control`), our connections to it (`sql`).
 
 pub mod access;
+pub mod condition;
 pub mod control;
 pub mod create;
+pub mod driver;
 pub mod error;
+pub mod follow;
 pub mod guard;
 pub mod history;
 pub mod instance;
 pub mod os_user;
+pub mod pairing;
 pub mod pidfd;
+pub mod probe;
 pub mod process;
+pub mod promotion;
 pub mod replication;
 pub mod server;
 pub mod settings;
 pub mod sql;
+pub mod teller;
 pub mod timelines;
 pub mod version;
 
+pub use condition::{Condition, Problem, Progress, State};
+pub use create::{initialise, secret};
+pub use driver::Driver;
 pub use error::Error;
 pub use instance::{Database, Instance};
 pub use os_user::OsUser;
+pub use settings::Upstream;
 pub use version::Version;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use session::{Incarnation, Lsn, Position, Timeline};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::access::{self, Access};
@@ -33,6 +33,8 @@ const CONNECT_TICK: Duration = Duration::from_millis(5);
 const CONNECT_TICK_LATER: Duration = Duration::from_millis(50);
 /// How long an adopted server has to let us in.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the receiver may take to end: its own network timeout at most.
+const RECEIVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients that were told to go are waited for.
 const CLIENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -64,7 +66,7 @@ struct Running {
 /// Our connections.
 #[derive(Debug)]
 struct Lines {
-    control: Connection,
+    control: Arc<Connection>,
     /// Logged in ahead of time for the barrier and the checkpoint.
     barrier: Option<Connection>,
     spare: Option<Connection>,
@@ -77,6 +79,8 @@ pub struct Server {
     running: Option<Running>,
     /// Told when the server ends and nobody had ordered it.
     exits: mpsc::Sender<u32>,
+    /// Process id of the server while it runs and answers.
+    life: watch::Sender<Option<u32>>,
 }
 
 impl Server {
@@ -86,7 +90,7 @@ impl Server {
         settings::check(&instance)?;
         create::look(&instance, version)?;
         process::become_subreaper();
-        Ok(Server { instance, version, running: None, exits })
+        Ok(Server { instance, version, running: None, exits, life: watch::Sender::new(None) })
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
@@ -103,6 +107,11 @@ impl Server {
 
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(|running| running.postmaster.pid())
+    }
+
+    /// Follows the server through its starts and stops: the process id while it answers.
+    pub fn life(&self) -> watch::Receiver<Option<u32>> {
+        self.life.subscribe()
     }
 
     pub fn mode(&self) -> Option<&Mode> {
@@ -131,13 +140,12 @@ impl Server {
         let postmaster = Postmaster::spawn(&instance, &given)?;
         let expected = Arc::new(AtomicBool::new(true));
         self.running = Some(Running { postmaster, mode, expected, lines: None });
-        match self.connect(instance.start_timeout, "starting", log_begin).await {
-            Ok(()) => self.watch(),
-            Err(error) => {
-                self.stop().await;
-                return Err(error);
-            }
+        if let Err(error) = self.connect(instance.start_timeout, "starting", log_begin).await {
+            self.stop().await;
+            return Err(error);
         }
+        self.open_spares().await?;
+        self.watch();
         Ok(())
     }
 
@@ -164,6 +172,7 @@ impl Server {
         self.running = Some(Running { postmaster, mode, expected, lines: None });
         match self.connect(ADOPT_TIMEOUT, "taking it over", 0).await {
             Ok(()) => {
+                self.open_spares().await?;
                 self.watch();
                 Ok(true)
             }
@@ -207,7 +216,7 @@ impl Server {
             sleep(if early { CONNECT_TICK } else { CONNECT_TICK_LATER }).await;
         };
         settings::read_back(&instance, running.mode.listen, &control).await?;
-        running.lines = Some(Lines { control, barrier: None, spare: None });
+        running.lines = Some(Lines { control: Arc::new(control), barrier: None, spare: None });
         Ok(())
     }
 
@@ -216,6 +225,7 @@ impl Server {
         let Some(running) = &self.running else { return };
         running.expected.store(false, Ordering::SeqCst);
         let pid = running.postmaster.pid();
+        self.life.send_replace(Some(pid));
         let (expected, exits) = (Arc::clone(&running.expected), self.exits.clone());
         let handle = ProcessHandle::open(pid);
         tokio::spawn(async move {
@@ -256,7 +266,7 @@ impl Server {
         self.running.as_mut()?.lines.as_mut()?.spare.take()
     }
 
-    pub fn sql(&self) -> Result<&Connection, Error> {
+    pub fn sql(&self) -> Result<&Arc<Connection>, Error> {
         self.running
             .as_ref()
             .and_then(|running| running.lines.as_ref())
@@ -269,6 +279,7 @@ impl Server {
         if let Some(running) = &self.running {
             running.expected.store(true, Ordering::SeqCst);
         }
+        self.life.send_replace(None);
         if let Some(running) = &mut self.running {
             // Kept in place until it is gone: this future may be dropped.
             running.lines = None;
@@ -286,6 +297,7 @@ impl Server {
             return Ok(None);
         };
         running.expected.store(true, Ordering::SeqCst);
+        self.life.send_replace(None);
         running.lines = None;
         running.postmaster.signal(Signal::INT);
         let clean = timeout(deadline, running.postmaster.exited()).await.is_ok();
@@ -345,6 +357,46 @@ impl Server {
         }
     }
 
+    /// Makes a running standby one without upstream and without clients. Returns when its receiver
+    /// is gone, so that it confirms nothing any more.
+    pub async fn isolate(&mut self) -> Result<(), Error> {
+        const DOING: &str = "ending the receiver";
+        settings::write_upstream(&self.instance, None)?;
+        access::write(&self.instance, Access::Closed)?;
+        if let Some(running) = &mut self.running {
+            running.mode.upstream = None;
+            running.mode.access = Access::Closed;
+            running.postmaster.signal(Signal::HUP);
+        }
+        self.end_clients().await?;
+        let begun = Instant::now();
+        loop {
+            let conninfo = self.sql()?.one("SHOW primary_conninfo").await;
+            let conninfo = conninfo.map_err(Error::sql(DOING))?;
+            if conninfo.as_deref() == Some("") && !self.has_receiver().await? {
+                return Ok(());
+            }
+            if begun.elapsed() > RECEIVER_TIMEOUT {
+                return Err(Error::Late { doing: DOING });
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    /// Whether a receiver runs, streaming or not.
+    pub async fn has_receiver(&self) -> Result<bool, Error> {
+        // The view is empty before the receiver has connected, so its process counts too.
+        let found = self
+            .sql()?
+            .one(
+                "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver) OR EXISTS \
+                 (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver')",
+            )
+            .await
+            .map_err(Error::sql("looking for the receiver"))?;
+        Ok(found.as_deref() == Some("t"))
+    }
+
     /// When the server was started, and on which timeline it is.
     pub async fn incarnation(&self, timeline: Timeline) -> Result<Incarnation, Error> {
         let started = self
@@ -376,6 +428,11 @@ impl Server {
         let timeline = column(2).and_then(|text| u32::from_str_radix(text, radix).ok());
         let timeline = Timeline(timeline.ok_or_else(wrong)?);
         Ok((recovery, Position { timeline, lsn }))
+    }
+
+    /// Whether it runs, answers, and is a standby.
+    pub async fn is_standby(&self) -> bool {
+        matches!(self.state().await, Ok((InRecovery::Standby, _)))
     }
 
     /// Waits until the standby has replayed all WAL that it has. Positions would be no test: the

@@ -54,15 +54,23 @@ impl Connection {
              -c search_path=pg_catalog -c log_statement=none -c log_min_duration_statement=-1 \
              -c jit=off"
         );
-        let (client, mut connection) = tokio_postgres::Config::new()
+        let mut config = tokio_postgres::Config::new();
+        config
             .host_path(&instance.socket_dir)
             .port(instance.port)
             .user(ROLE)
             .dbname(DATABASE)
             .application_name(APPLICATION)
-            .options(options)
-            .connect(NoTls)
-            .await?;
+            .options(options);
+        Connection::open_with(&config, NoTls).await
+    }
+
+    /// Opens a connection that somebody else has configured.
+    pub async fn open_with(
+        config: &tokio_postgres::Config,
+        tls: NoTls,
+    ) -> Result<Connection, Error> {
+        let (client, mut connection) = config.connect(tls).await?;
         let cancelled_waits = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&cancelled_waits);
         let carrier = tokio::spawn(async move {

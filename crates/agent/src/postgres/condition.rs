@@ -1,0 +1,58 @@
+//! What the local PostgreSQL is doing, for people: shown, never decided upon.
+
+use session::{Lsn, Timeline};
+
+use super::error::Error;
+use super::version::Version;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    #[default]
+    Stopped,
+    Starting,
+    Standby,
+    Primary,
+    /// It runs, but a probe was not answered in time.
+    Unresponsive,
+}
+
+/// Bytes of a copy of the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub done: u64,
+    /// Zero while it is not known.
+    pub total: u64,
+}
+
+/// Something that a person should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub text: String,
+    pub hint: Option<String>,
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Problem {
+        Problem { text: error.to_string(), hint: error.hint().map(str::to_owned) }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    pub version: Option<Version>,
+    /// The postmaster.
+    pub pid: Option<u32>,
+    pub state: State,
+    pub timeline: Option<Timeline>,
+    /// Flushed here.
+    pub flushed: Option<Lsn>,
+    /// Replayed here; a standby only.
+    pub replayed: Option<Lsn>,
+    /// What a primary sees of its mirror.
+    pub mirror_flushed: Option<Lsn>,
+    pub mirror_replayed: Option<Lsn>,
+    /// What is being done right now, such as `copying the principal's data`; empty: nothing.
+    pub doing: String,
+    pub progress: Option<Progress>,
+    pub problem: Option<Problem>,
+}
