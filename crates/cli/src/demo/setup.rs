@@ -15,14 +15,14 @@ use agent::config::{
 };
 use agent::postgres::OsUser;
 use anyhow::Context as _;
-use protocol::admin::Request;
 use serde::Serialize;
 use tokio_postgres::NoTls;
 
 use super::place;
 use super::plan::{DATABASE, HOST, Kind, MemberFiles, POOL, Plan, ServerPlan};
-use crate::admin::{self, AskError};
+use crate::admin;
 use crate::clock;
+use crate::command::pool::{Scope, make_session};
 use crate::deployment::Deployment;
 use crate::output::hinted;
 use crate::picture::Picture;
@@ -187,25 +187,11 @@ pub async fn pool(dir: &Path, mut plan: Plan) -> anyhow::Result<()> {
 }
 
 async fn create(dir: &Path, plan: &Plan, deployment: &Deployment) -> anyhow::Result<()> {
-    let pool = deployment.pool(POOL)?;
     wait(dir, plan, deployment, "all members answer", ANSWER_DEADLINE, |picture| {
         picture.members.iter().all(|member| member.answered)
     })
     .await?;
-    let mut names: Vec<&str> = pool.member_names().collect();
-    // The designated principal comes last: when it begins, the others know the session.
-    names.rotate_left(1);
-    for name in names {
-        let request = Request::CreateSession { pool: POOL.to_owned() };
-        let member = deployment.member(name)?;
-        let answer = admin::ask(&deployment.name, member, &request, admin::CREATE_DEADLINE).await;
-        match answer {
-            Ok(_) => {}
-            Err(AskError::Refused(refusal)) if refusal.code == "session_exists" => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    make_session(&Scope::of(deployment, POOL)?).await.map(|_| ())
 }
 
 async fn wait(

@@ -13,21 +13,9 @@ use crate::picture::Picture;
 const DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
-/// First set-up of a pool. The first partner makes the data, so it is asked last: by the time it
-/// begins to stand, the others know the session. Asking again after a failure is harmless.
+/// First set-up of a pool.
 pub async fn create(scope: &Scope<'_>) -> anyhow::Result<()> {
-    let mut names: Vec<&str> = scope.pool.member_names().collect();
-    names.rotate_left(1);
-    let mut existed = 0;
-    for name in &names {
-        let request = Request::CreateSession { pool: scope.name() };
-        match scope.ask(name, &request).await {
-            Ok(response) => output::talk(&format!("{name}: {}", sentence(response))),
-            Err(AskError::Refused(refusal)) if refusal.code == "session_exists" => existed += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if existed == names.len() {
+    if make_session(scope).await? == Made::Before {
         return Err(hinted(
             format!("{} has been set up before", scope.pool.name),
             format!("look at it: backstay pool status {}", scope.pool.name),
@@ -36,6 +24,35 @@ pub async fn create(scope: &Scope<'_>) -> anyhow::Result<()> {
     let served = wait(scope, "somebody serves", Picture::served).await?;
     output::data(&format!("{} is set up: {}", scope.pool.name, served.sentence));
     Ok(())
+}
+
+/// When a pool's session was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Made {
+    Now,
+    /// Every member knew it.
+    Before,
+}
+
+/// Asks every member to make its part of the session. The first partner makes the data, so it is
+/// asked last: by the time it begins to stand, the others know the session. Asking again after a
+/// failure goes on where it ended.
+pub async fn make_session(scope: &Scope<'_>) -> anyhow::Result<Made> {
+    let mut names: Vec<&str> = scope.pool.member_names().collect();
+    names.rotate_left(1);
+    let mut made = Made::Before;
+    for name in names {
+        let request = Request::CreateSession { pool: scope.name() };
+        match scope.ask(name, &request).await {
+            Ok(response) => {
+                output::talk(&format!("{name}: {}", sentence(response)));
+                made = Made::Now;
+            }
+            Err(AskError::Refused(refusal)) if refusal.code == "session_exists" => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(made)
 }
 
 pub async fn suspend(scope: &Scope<'_>) -> anyhow::Result<()> {

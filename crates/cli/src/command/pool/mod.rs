@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use protocol::admin::{HistoryKind, Request, Response};
 
+pub use self::change::make_session;
 use crate::admin::{self, AskError};
 use crate::args::{PoolCommand, WitnessChange};
 use crate::deployment::{Deployment, Found, PoolEntry};
