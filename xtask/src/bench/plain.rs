@@ -3,12 +3,15 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
+use crate::clock::Stopwatch;
 use crate::{output, postgres, run};
 
 const USER: &str = "postgres";
+const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Plain {
@@ -38,7 +41,22 @@ impl Plain {
         copy.args(["--checkpoint=fast", "--write-recovery-conf", "--dbname", &upstream]);
         run::read(copy.arg("--pgdata").arg(&standby))?;
         pair.run_server(&standby, second, &settings)?;
+        pair.wait_until_synchronous()?;
         Ok(pair)
+    }
+
+    fn wait_until_synchronous(&self) -> Result<()> {
+        let watch = Stopwatch::start();
+        let query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while watch.elapsed() < DEADLINE {
+            let mut psql = Command::new(self.programs.join("psql"));
+            let count = run::read(psql.args(["-X", "-A", "-t", "-c", query]).arg(&self.uri))?;
+            if count.trim() == "1" {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the plain pair did not become synchronous within {DEADLINE:?}")
     }
 
     pub fn uri(&self) -> &str {

@@ -59,8 +59,8 @@ pub fn check(source: &Source) -> Vec<Violation> {
             }
         }
         if test && SLEEPS.iter().any(|sleep| contains(line, sleep)) && !waits(source, at) {
-            let what = "a test does not sleep: wait for a condition with a deadline, in a \
-                        function named `wait_...` that polls every few milliseconds";
+            let what = "a test does not sleep: look for the condition every few milliseconds, \
+                        in a loop that ends at a `deadline`";
             violations.push(source.violation(at + 1, what));
         }
     }
@@ -75,11 +75,13 @@ fn contains(line: &str, word: &str) -> bool {
     })
 }
 
-/// Whether the function around line `at` is one whose whole purpose is to wait for a condition.
+/// Whether line `at` lies in a function that looks again and again until a deadline.
 fn waits(source: &Source, at: usize) -> bool {
     let lines = &source.lexed.lines[..=at];
-    let opening = lines.iter().rev().find_map(|line| line.split_once("fn "));
-    opening.is_some_and(|(_, rest)| rest.starts_with("wait_") || rest.starts_with("wait("))
+    let start = lines.iter().rposition(|line| line.contains("fn ")).unwrap_or(0);
+    let so_far = lines[start..].join("\n");
+    let again = so_far.contains("loop {") || so_far.contains("while ");
+    again && so_far.contains("deadline")
 }
 
 #[cfg(test)]
@@ -109,7 +111,8 @@ mod tests {
     #[test]
     fn a_test_sleeps_only_where_it_waits_for_a_condition() {
         let sleep = "std::thread::sleep(STEP);";
+        let waits = format!("fn starts() {{ while now() < deadline {{ {sleep} }} }}");
         assert_eq!(faults("crates/x/tests/it/a.rs", &format!("fn starts() {{ {sleep} }}")), 1);
-        assert_eq!(faults("crates/x/tests/it/a.rs", &format!("fn wait_until() {{ {sleep} }}")), 0);
+        assert_eq!(faults("crates/x/tests/it/a.rs", &waits), 0);
     }
 }
