@@ -4,7 +4,7 @@
 //! with it, and is reaped by it. Faults are played directly, without anybody's help.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,13 +31,9 @@ struct Answer {
     problem: Option<String>,
 }
 
-fn socket(dir: &Path) -> PathBuf {
-    place::socket_dir(dir, "supervisor").join("control")
-}
-
 /// Begins to listen, in the place of a supervisor that is gone.
 pub fn listen(dir: &Path) -> anyhow::Result<UnixListener> {
-    let path = socket(dir);
+    let path = place::control_socket(dir);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
@@ -73,7 +69,7 @@ impl Caller {
 
 /// Asks the supervisor of the demo in `dir`.
 pub async fn ask(dir: &Path, ask: &Ask) -> anyhow::Result<()> {
-    let path = socket(dir);
+    let path = place::control_socket(dir);
     let Ok(mut stream) = UnixStream::connect(&path).await else {
         return Err(hinted(
             format!("no demo runs in {}", dir.display()),

@@ -119,9 +119,18 @@ fn unreachable_part(path: &Path) -> Option<PathBuf> {
     parts.into_iter().find(closed).map(Path::to_path_buf)
 }
 
-/// A short place for Unix sockets: below `dir`, unless its path is too long for a socket.
+/// A directory for the Unix sockets of a member: near its data, unless that path is too long.
 pub fn socket_dir(dir: &Path, name: &str) -> PathBuf {
-    let near = dir.join(name).join("postgres/run");
+    short(dir.join(name).join("postgres/run"), dir, name)
+}
+
+/// The socket that the supervisor listens on.
+pub fn control_socket(dir: &Path) -> PathBuf {
+    short(dir.to_path_buf(), dir, "control").join("control")
+}
+
+/// `near`, or a short path that stands for it.
+fn short(near: PathBuf, dir: &Path, name: &str) -> PathBuf {
     if near.as_os_str().len() <= LONGEST_SOCKET_DIR {
         return near;
     }

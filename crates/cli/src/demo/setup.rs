@@ -18,8 +18,9 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio_postgres::NoTls;
 
-use super::place;
 use super::plan::{DATABASE, HOST, Kind, MemberFiles, POOL, Plan, ServerPlan};
+use super::supervise::agent;
+use super::{place, status};
 use crate::admin;
 use crate::clock;
 use crate::command::pool::{Scope, make_session};
@@ -208,6 +209,9 @@ async fn wait(
         if good(&picture) {
             return Ok(());
         }
+        if !plan.ready {
+            check_alive(dir, plan)?;
+        }
         if clock::now() > deadline {
             let logs: Vec<String> =
                 plan.members(dir).iter().map(|member| member.log().display().to_string()).collect();
@@ -218,6 +222,21 @@ async fn wait(
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
+}
+
+/// In the first set-up nobody plays faults yet: a process that ends has a reason, and its log
+/// tells it.
+fn check_alive(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
+    for member in plan.members(dir) {
+        if agent(&member).is_none() {
+            let log = status::tail(&member.log(), 10).unwrap_or_default();
+            return Err(hinted(
+                format!("{} ended:\n{log}", member.name),
+                format!("its whole log: {}", member.log().display()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The principal makes the database as soon as it serves; wait until a client gets in.
