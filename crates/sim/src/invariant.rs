@@ -116,6 +116,13 @@ impl World {
     /// While the newest record says Mirrored, each copy that counts as valid has every commit that
     /// was acknowledged.
     fn check_mirrored(&self) -> Result<(), Violation> {
+        for partner in [Partner::First, Partner::Second] {
+            let unusable = self.servers[side(partner)].data.as_ref().is_some_and(|it| it.unusable);
+            if unusable && self.counts_as_valid(partner) {
+                let detail = format!("the copy of {partner} is being touched and counts as valid");
+                return Err(Violation::new(Invariant::MirroredMeansBoth, detail));
+            }
+        }
         let Some(record) = self.ledger.newest_record() else { return Ok(()) };
         if record.protection != Protection::Mirrored {
             return Ok(());
@@ -133,9 +140,8 @@ impl World {
         };
         let required = self.ledger.required(lineage);
         for partner in [Partner::First, Partner::Second] {
-            let valid = self.saved(Seat::of_partner(partner)).data.is_some_and(|data| data.valid);
-            let copy = self.servers[side(partner)].data.as_ref().filter(|_| valid);
-            let Some(copy) = copy.filter(|copy| !copy.unusable) else { continue };
+            let copy = self.servers[side(partner)].data.as_ref();
+            let Some(copy) = copy.filter(|_| self.counts_as_valid(partner)) else { continue };
             let missing = required & !copy.commits;
             if missing != 0 {
                 return Err(Violation::new(
@@ -145,6 +151,10 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn counts_as_valid(&self, partner: Partner) -> bool {
+        self.saved(Seat::of_partner(partner)).data.is_some_and(|data| data.valid)
     }
 
     /// With exact clocks at most one partner serves.

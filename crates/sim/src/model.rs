@@ -107,18 +107,28 @@ pub fn run(budget: Budget) -> Report {
             return report;
         }
     }
-    for number in 0..budget.simulations {
-        let seed = budget.seed.wrapping_add(number);
-        let setup = Setup::new(!number.is_multiple_of(5), Clocks::Exact, seed);
-        if report.take(simulate(setup)) {
-            return report;
-        }
-        let setup = Setup::new(true, Clocks::Exact, seed);
-        if number.is_multiple_of(4) && report.take(heal_a_link(setup)) {
-            return report;
-        }
+    report.add(simulations(budget.seed, budget.simulations, &|setup| setup));
+    if report.found.is_some() {
+        return report;
     }
     report.add(walks(budget.seed, budget.walks, budget.steps, &|setup| setup, &|swarm| swarm));
+    report
+}
+
+/// Timed simulations; every fifth one without a witness.
+pub fn simulations(seed: u64, count: u64, adjust: &dyn Fn(Setup) -> Setup) -> Report {
+    let mut report = Report::default();
+    for number in 0..count {
+        let seed = seed.wrapping_add(number);
+        let witness = !number.is_multiple_of(5);
+        if report.take(simulate(adjust(Setup::new(witness, Clocks::Exact, seed)))) {
+            break;
+        }
+        let setup = adjust(Setup::new(true, Clocks::Exact, seed));
+        if number.is_multiple_of(4) && report.take(heal_a_link(setup)) {
+            break;
+        }
+    }
     report
 }
 

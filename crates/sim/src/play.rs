@@ -1,7 +1,9 @@
 //! Exact time: lets a world go on by itself, event by event in the order of their times, and keeps
 //! the trace.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use crate::event::Event;
 use crate::world::{Invariant, Violation, World};
@@ -48,9 +50,30 @@ impl Play {
     }
 }
 
+thread_local! {
+    /// A panic of this thread is caught and becomes a violation: it need not be printed.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics that are caught off the screen.
+fn quieten() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            if !CAUGHT.get() {
+                before(info);
+            }
+        }));
+    });
+}
+
 /// Applies `event`; a failed assertion of the core is a violation like any other.
 pub fn apply_soundly(world: &mut World, event: Event) -> Result<(), Violation> {
+    quieten();
+    CAUGHT.set(true);
     let applied = catch_unwind(AssertUnwindSafe(|| world.apply(event)));
+    CAUGHT.set(false);
     applied.unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()

@@ -169,10 +169,11 @@ impl DataCopy {
         }
     }
 
-    /// `pg_rewind`: back to the common point; what follows there comes by streaming.
+    /// `pg_rewind`: back to the common point; what follows there comes by streaming. The history
+    /// files become the source's.
     pub fn rewind(&mut self, source: &DataCopy) {
         self.truncate(self.common_with(source));
-        self.newest = self.newest.max(source.newest);
+        self.newest = source.newest;
         self.consistent_at = source.flushed;
         self.unusable = false;
     }

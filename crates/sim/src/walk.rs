@@ -117,18 +117,32 @@ pub struct Walk {
     pub trace: Trace,
     swarm: Swarm,
     chance: Chance,
+    /// The second half of a fault that takes two events.
+    next: Option<Event>,
     choices: Vec<(Event, u32)>,
     outlook: Vec<(Event, u64)>,
 }
 
 impl Walk {
     pub fn new(world: World, trace: Trace, swarm: Swarm, chance: Chance) -> Walk {
-        Walk { world, trace, swarm, chance, choices: Vec::new(), outlook: Vec::new() }
+        Walk {
+            world,
+            trace,
+            swarm,
+            chance,
+            next: None,
+            choices: Vec::new(),
+            outlook: Vec::new(),
+        }
     }
 
     /// One step: an action is drawn, written down and done.
     pub fn step(&mut self) -> Result<Option<Event>, Violation> {
-        let event = if self.chance.one_in(self.swarm.rarity) { self.fault() } else { None };
+        let event = match self.next.take() {
+            Some(event) => Some(event),
+            None if self.chance.one_in(self.swarm.rarity) => self.fault(),
+            None => None,
+        };
         let Some(event) = event.or_else(|| self.choose()) else { return Ok(None) };
         self.trace.events.push(event);
         apply_soundly(&mut self.world, event)?;
@@ -236,7 +250,15 @@ impl Walk {
             Fault::CrashHost => running.then_some(Event::To(Blow::CrashHost, seat)),
             Fault::Exit => at(Local::Exit, &self.world),
             Fault::LoseState => {
-                (!running && self.may_lose_state(seat)).then_some(Event::To(Blow::LoseState, seat))
+                if !self.may_lose_state(seat) {
+                    return None;
+                }
+                let loss = Event::To(Blow::LoseState, seat);
+                if !running {
+                    return Some(loss);
+                }
+                self.next = Some(loss);
+                Some(Event::To(Blow::CrashAgent, seat))
             }
             Fault::LoseData => at(Local::LoseData, &self.world),
             Fault::Stall => running.then_some(Event::To(Blow::Stall, seat)),
