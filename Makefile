@@ -27,7 +27,7 @@ tidy: tools ## crate edges, sizes, names, licences
 	@$(XTASK) tidy
 
 model: tools ## a long search of the session core for a violated invariant
-	@$(XTASK) model --deep
+	@$(XTASK) model --deep $(MINUTES)
 
 test-versions: tools ## the tests against PostgreSQL 16 and 18 as well
 	@$(XTASK) test-versions

@@ -14,7 +14,8 @@ usage: cargo xtask CHORE
   ci                 all that continuous integration runs (`make test`)
   tidy               crate edges, sizes, names, licences; no compiler needed
   prepare            make sure that PostgreSQL 14 or newer is here (`make demo` does it first)
-  model [--deep]     search the session core for a violated invariant
+  model              search the session core for a violated invariant, as `make test` does
+  model --deep [N]   the same for N minutes (10), on all processors
   replay FILE        play the trace of a violation again, step by step
   test-versions      the tests against real PostgreSQL with 16 and 18
   bench mirroring    pgbench: plain synchronous replication against a mirrored pool
@@ -28,14 +29,15 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["prepare"] => postgres::prepare().map(drop),
         ["model"] => model::search(model::Depth::Bounded),
-        ["model", "--deep"] => model::search(model::Depth::Deep),
+        ["model", "--deep"] => model::search(model::Depth::DEEP),
+        ["model", "--deep", minutes] => match minutes.parse() {
+            Ok(minutes) => model::search(model::Depth::Deep { minutes }),
+            Err(_) => return usage(),
+        },
         ["replay", file] => model::replay(file.as_ref()),
         ["test-versions"] => versions::run(),
         ["bench", "mirroring", rest @ ..] => bench::mirroring(rest),
-        _ => {
-            output::say(USAGE);
-            return ExitCode::from(2);
-        }
+        _ => return usage(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,4 +46,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    output::say(USAGE);
+    ExitCode::from(2)
 }

@@ -18,6 +18,13 @@ pub fn heading(title: &str, why: &str) {
     }
 }
 
+/// A line of talk that replaces the one before; nothing where no terminal shows it.
+pub fn progress(text: impl std::fmt::Display) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text} ");
+    }
+}
+
 /// A line of data.
 pub fn data(text: impl std::fmt::Display) {
     println!("{text}");

@@ -37,16 +37,20 @@ const BANS: [Ban; 5] = [
         instead: "print in `output.rs`, log with `tracing`",
     },
     Ban {
-        words: &["Instant::now", "SystemTime::now", "clock_gettime"],
+        words: &["SystemTime::now", "clock_gettime"],
         except: Except::TestsAndFile("clock.rs"),
-        instead: "ask the crate's `clock.rs`; below the shells, take the time as an argument",
+        instead: CLOCK,
     },
 ];
+
+const CLOCK: &str = "ask the crate's `clock.rs` what time it is, and below the shells take it as \
+                     an argument; for how long to wait for somebody, use tokio's `Instant`";
 
 const SLEEPS: [&str; 2] = ["thread::sleep(", "time::sleep("];
 
 pub fn check(source: &Source) -> Vec<Violation> {
     let mut violations = Vec::new();
+    let timers = source.lexed.lines.iter().any(|line| imports_timers(line));
     for (at, line) in source.lexed.lines.iter().enumerate() {
         let test = source.is_test() || source.lexed.in_test[at];
         for Ban { words, except, instead } in &BANS {
@@ -57,6 +61,9 @@ pub fn check(source: &Source) -> Vec<Violation> {
             if let Some(word) = words.iter().find(|word| !allowed && contains(line, word)) {
                 violations.push(source.violation(at + 1, format!("`{word}`: {instead}")));
             }
+        }
+        if contains(line, "Instant::now") && !test && !timers && source.file_name() != "clock.rs" {
+            violations.push(source.violation(at + 1, format!("`Instant::now`: {CLOCK}")));
         }
         if test && SLEEPS.iter().any(|sleep| contains(line, sleep)) && !waits(source, at) {
             let what = "a test does not sleep: look for the condition every few milliseconds, \
@@ -73,6 +80,11 @@ fn contains(line: &str, word: &str) -> bool {
         let before = line[..at].chars().next_back();
         !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
     })
+}
+
+/// Whether the line brings tokio's `Instant` into scope, which is for its timers.
+fn imports_timers(line: &str) -> bool {
+    line.trim_start().strip_prefix("use tokio::time::").is_some_and(|it| it.contains("Instant"))
 }
 
 /// Whether line `at` lies in a function that looks again and again until a deadline.
@@ -103,9 +115,14 @@ mod tests {
 
     #[test]
     fn the_clock_is_read_in_one_file() {
-        let text = "let now = std::time::Instant::now();";
-        assert_eq!(faults("crates/x/src/a.rs", text), 1);
-        assert_eq!(faults("crates/x/src/clock.rs", text), 0);
+        for text in ["std::time::Instant::now()", "Instant::now()", "SystemTime::now()"] {
+            assert_eq!(faults("crates/x/src/a.rs", text), 1);
+            assert_eq!(faults("crates/x/src/clock.rs", text), 0);
+        }
+        assert_eq!(
+            faults("crates/x/src/a.rs", "use tokio::time::{Instant, timeout};\nInstant::now()"),
+            0
+        );
     }
 
     #[test]
