@@ -7,7 +7,10 @@
 use std::fmt;
 use std::io::{IsTerminal, Write};
 
+use anyhow::Context as _;
 use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// An error with a way out of it.
 #[derive(Debug)]
@@ -114,6 +117,21 @@ pub fn failure(error: &anyhow::Error) {
             talk(&format!("{} {line}", colour.strong(label)));
         }
     }
+}
+
+/// Sends what a long-running process logs to standard error; BACKSTAY_LOG says how much.
+pub fn log() -> anyhow::Result<()> {
+    let filter = EnvFilter::builder()
+        .with_env_var("BACKSTAY_LOG")
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()
+        .context("understand BACKSTAY_LOG")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(Colour::for_stderr() == Colour::On)
+        .with_writer(std::io::stderr)
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("begin to log: {error}"))
 }
 
 /// A screen that is drawn again and again.

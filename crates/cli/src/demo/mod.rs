@@ -57,7 +57,7 @@ pub async fn start(args: &DemoStart) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(dir.join(READY_FILE));
     setup::files(&dir, &plan)?;
     let listener = control::listen(&dir)?;
-    let outcome = match supervisor.start(&plan) {
+    let outcome = match supervisor.start(&plan).await {
         Ok(()) => serve(&supervisor, &plan, &listener, &mut signals, args.supervise).await,
         Err(error) => Err(error),
     };
@@ -149,7 +149,7 @@ async fn serve(
                 match &caller.ask {
                     Ask::Stop => return Ok(vec![caller]),
                     Ask::Restart { name } => {
-                        let outcome = supervisor.restart(name);
+                        let outcome = supervisor.restart(name).await;
                         caller.answer(&outcome).await;
                     }
                 }

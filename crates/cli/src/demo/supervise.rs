@@ -25,6 +25,8 @@ const LOCK_FILE: &str = "demo.lock";
 const PID_FILE: &str = "supervisor.pid";
 /// How long the agents may take to shut their PostgreSQL servers down in good order.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a port may stay taken by what was just killed.
+const PORT_DEADLINE: Duration = Duration::from_secs(2);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The one supervisor of a demo, for as long as it holds the lock.
@@ -65,26 +67,25 @@ impl Supervisor {
     }
 
     /// Starts every member that does not run; one left by an earlier supervisor is adopted.
-    pub fn start(&mut self, plan: &Plan) -> anyhow::Result<()> {
+    pub async fn start(&mut self, plan: &Plan) -> anyhow::Result<()> {
         self.members = plan.members(&self.dir);
         for member in &self.members {
             if agent(member).is_none() {
-                launch(member)?;
+                launch(member).await?;
             }
         }
         Ok(())
     }
 
     /// Starts a member again. A process of it that still runs is ended first, as by a power cut.
-    pub fn restart(&self, name: &str) -> anyhow::Result<()> {
+    pub async fn restart(&self, name: &str) -> anyhow::Result<()> {
         let member = self
             .members
             .iter()
             .find(|member| member.name == name)
             .ok_or_else(|| hinted(format!("the demo has no member {name:?}"), self.names()))?;
-        kill_all(&family(member))?;
-        self.reap();
-        launch(member)
+        self.end_by_force(&family(member)).await?;
+        launch(member).await
     }
 
     fn names(&self) -> String {
@@ -99,8 +100,7 @@ impl Supervisor {
 
     /// Ends everything: in good order first, then by force.
     pub async fn stop(&self) -> anyhow::Result<()> {
-        let family: Vec<Process> = self.members.iter().flat_map(family).collect();
-        for process in family {
+        for process in self.members.iter().flat_map(family) {
             process.signal(Signal::CONT)?;
         }
         for member in &self.members {
@@ -117,14 +117,14 @@ impl Supervisor {
                 stop_orphan(member)?;
             }
         }
-        self.end_by_force().await?;
+        let left: Vec<Process> = self.members.iter().flat_map(family).collect();
+        self.end_by_force(&left).await?;
         let _ = fs::remove_file(self.dir.join(PID_FILE));
         Ok(())
     }
 
-    async fn end_by_force(&self) -> anyhow::Result<()> {
-        let left: Vec<Process> = self.members.iter().flat_map(family).collect();
-        kill_all(&left)?;
+    async fn end_by_force(&self, left: &[Process]) -> anyhow::Result<()> {
+        kill_all(left)?;
         let deadline = clock::now() + STOP_DEADLINE;
         while left.iter().any(|process| process.is_alive()) {
             anyhow::ensure!(clock::now() < deadline, "processes of the demo do not end: {left:?}");
@@ -169,8 +169,8 @@ fn stop_orphan(member: &MemberFiles) -> anyhow::Result<()> {
     }
 }
 
-fn launch(member: &MemberFiles) -> anyhow::Result<()> {
-    check_ports(member)?;
+async fn launch(member: &MemberFiles) -> anyhow::Result<()> {
+    wait_for_ports(member).await?;
     let noun = match member.kind {
         Kind::Server => "server",
         Kind::Witness => "witness",
@@ -204,7 +204,18 @@ fn launch(member: &MemberFiles) -> anyhow::Result<()> {
     }
 }
 
-/// A port that somebody else has taken is better named here than in a log.
+/// A port that somebody else has taken is better named here than in a log. A process that has just
+/// been killed may hold its port for another moment.
+async fn wait_for_ports(member: &MemberFiles) -> anyhow::Result<()> {
+    let deadline = clock::now() + PORT_DEADLINE;
+    loop {
+        match check_ports(member) {
+            Err(_) if clock::now() < deadline => tokio::time::sleep(LOOK_PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+}
+
 fn check_ports(member: &MemberFiles) -> anyhow::Result<()> {
     let postgres_port = match postmaster(member) {
         Some(_) => None,

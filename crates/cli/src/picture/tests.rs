@@ -1,3 +1,5 @@
+//! How the answers of members merge, in the cases where they do not simply agree.
+
 use super::*;
 use expect_test::expect;
 
