@@ -33,8 +33,8 @@ fn all(stages: &mut Vec<Stage>, results: &mut Vec<String>) -> Result<()> {
     })?;
     timed(stages, "tidy", "crate edges, sizes, names, licences", tidy::run)?;
     timed(stages, "lints", "cargo clippy, every warning is an error", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet"];
-        run::pass(run::cargo(&arguments).args(["--", "-D", "warnings"]))
+        let arguments = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
+        run::pass(run::cargo(&arguments).args(["--quiet", "--", "-D", "warnings"]))
     })?;
     timed(stages, "build", "everything that the tests need", || {
         run::pass(&mut run::cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"]))

@@ -2,8 +2,10 @@
 //!
 //! They are compiled in by the feature `search` only: a build without it runs Cargo once more.
 
+#[cfg(not(feature = "search"))]
 use std::path::Path;
 
+#[cfg(not(feature = "search"))]
 use anyhow::Result;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
