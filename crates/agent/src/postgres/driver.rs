@@ -414,8 +414,8 @@ async fn beside(
                 let patience = ears.instance.probe_timeout;
                 let teller = ears.teller.clone();
                 ears.asked.spawn(async move {
-                    if let Ok(Some(position)) = timeout(patience, read_position(&sql)).await {
-                        teller.fact(Fact::PositionRead { position }).await;
+                    if let Ok(Some(fact)) = timeout(patience, read_position(&sql)).await {
+                        teller.fact(fact).await;
                     }
                 });
             }
@@ -432,19 +432,30 @@ async fn beside(
     true
 }
 
-/// A position that covers every commit so far, and that is flushed: a small commit follows it.
-async fn read_position(sql: &super::sql::Connection) -> Option<Position> {
+/// Of a primary: a position that covers every commit so far, and that is flushed because a small
+/// commit follows it. Of a standby: what it has received or replayed, whichever is further.
+async fn read_position(sql: &super::sql::Connection) -> Option<Fact> {
     let row = sql
         .row(
-            "SELECT pg_current_wal_insert_lsn(), \
-             substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)",
+            "SELECT r, CASE WHEN r THEN GREATEST(pg_last_wal_receive_lsn(), \
+             pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END, \
+             CASE WHEN r THEN GREATEST((SELECT received_tli FROM pg_stat_wal_receiver), \
+             (SELECT timeline_id FROM pg_control_checkpoint()), \
+             (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::text \
+             ELSE 'x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END \
+             FROM pg_is_in_recovery() r",
         )
         .await
         .ok()?;
-    sql.run("SELECT pg_logical_emit_message(true, 'backstay', 'level')").await.ok()?;
-    let lsn = row.first()?.as_deref().and_then(parse_lsn)?;
-    let timeline = u32::from_str_radix(row.get(1)?.as_deref()?, 16).ok()?;
-    Some(Position { timeline: session::Timeline(timeline), lsn })
+    let lsn = row.get(1)?.as_deref().and_then(parse_lsn)?;
+    let timeline = row.get(2)?.as_deref()?;
+    if let Some(digits) = timeline.strip_prefix('x') {
+        sql.run("SELECT pg_logical_emit_message(true, 'backstay', 'level')").await.ok()?;
+        let timeline = session::Timeline(u32::from_str_radix(digits, 16).ok()?);
+        return Some(Fact::PositionRead { position: Position { timeline, lsn } });
+    }
+    let timeline = session::Timeline(timeline.parse().ok()?);
+    Some(Fact::PositionSeen { position: Position { timeline, lsn } })
 }
 
 /// Works on orders.
