@@ -29,14 +29,17 @@ pub const CREATE_DEADLINE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub enum AskError {
     /// The member could not be reached, or did not answer in time.
-    Silent(String),
+    Silent {
+        member: String,
+        text: String,
+    },
     Refused(Refusal),
 }
 
 impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AskError::Silent(text) => f.write_str(text),
+            AskError::Silent { member, text } => write!(f, "{member}: {text}"),
             AskError::Refused(refusal) => f.write_str(&refusal.sentence),
         }
     }
@@ -45,7 +48,9 @@ impl fmt::Display for AskError {
 impl From<AskError> for anyhow::Error {
     fn from(error: AskError) -> anyhow::Error {
         match error {
-            AskError::Silent(text) => hinted(text, "see what it is: backstay pool status"),
+            AskError::Silent { member, text } => {
+                hinted(format!("{member}: {text}"), "see what it is: backstay pool status")
+            }
             AskError::Refused(Refusal { sentence, hint: Some(hint), .. }) => hinted(sentence, hint),
             AskError::Refused(Refusal { sentence, .. }) => anyhow::anyhow!(sentence),
         }
@@ -59,7 +64,7 @@ pub async fn ask(
     request: &Request,
     deadline: Duration,
 ) -> Result<Response, AskError> {
-    let silent = |text: String| AskError::Silent(format!("{}: {text}", member.name));
+    let silent = |text: String| AskError::Silent { member: member.name.clone(), text };
     match timeout(deadline, exchange(deployment, member, request)).await {
         Ok(Ok(Response::Refused(refusal))) => Err(AskError::Refused(refusal)),
         Ok(Ok(response)) => Ok(response),
@@ -152,7 +157,7 @@ pub async fn look(
     match ask(deployment, member, &request, deadline).await {
         Ok(Response::Status(status)) => Ok(status),
         Ok(_) => Err("it answers something else than asked".to_owned()),
-        Err(AskError::Silent(text)) => Err(text),
+        Err(AskError::Silent { text, .. }) => Err(text),
         Err(AskError::Refused(refusal)) => Err(refusal.sentence),
     }
 }

@@ -63,6 +63,9 @@ pub fn picture(picture: &Picture, colour: Colour) -> String {
         let from = alarm.member.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
         text.push_str(&format!("  {} {}{from}\n", colour.bad("ALARM"), alarm.sentence));
     }
+    if !picture.alarms.is_empty() {
+        text.push('\n');
+    }
     let mut facts = Table::default();
     let mut fact = |name: &str, value: String| facts.row(vec![format!("  {name}"), value]);
     fact("term", picture.term.to_string());
@@ -174,7 +177,8 @@ fn doing(postgres: &PostgresStatus) -> String {
 fn note(member: &MemberPicture, postgres: Option<&PostgresStatus>, colour: Colour) -> String {
     let mut text = String::new();
     if let Some(problem) = &member.problem {
-        text.push_str(&format!("  {} {problem}\n", colour.warning("note:")));
+        let name = &member.name;
+        text.push_str(&format!("  {} {name}: {problem}\n", colour.warning("note:")));
     }
     if let Some(problem) = postgres.and_then(|postgres| postgres.problem.as_ref()) {
         let name = &member.name;

@@ -110,3 +110,96 @@ fn a_pool_that_nobody_serves_says_who_is_missing() {
     expect!["nobody serves: be1 does not answer, be2 is waiting, wit1 does not answer"]
         .assert_eq(&picture.sentence);
 }
+
+fn postgres(state: &str, port: u16) -> protocol::admin::PostgresStatus {
+    serde_json::from_value(serde_json::json!({
+        "pid": 77, "state": state, "host": "10.0.0.1", "port": port,
+        "data_dir": "/srv/data", "socket_dir": "/run/backstay",
+        "position": {"lsn": "0/3000060", "bytes": 50_331_744, "timeline": 2},
+        "replayed": {"lsn": "0/3000000", "bytes": 50_331_648, "timeline": 2},
+        "data_valid": true,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_mirrored_pool_reads_well() {
+    let mut be1 = session("be1", "principal", true, 4, "mirrored");
+    be1.postgres = Some(postgres("primary", 5432));
+    be1.mirror = Some(MirrorStatus {
+        streaming: true,
+        not_flushed_bytes: Some(0),
+        not_replayed_bytes: None,
+    });
+    let mut be2 = session("be2", "mirror", false, 4, "mirrored");
+    be2.postgres = Some(postgres("standby", 5433));
+    let answers = vec![heard("be1", Some(be1)), heard("be2", Some(be2)), heard("wit1", None)];
+    let picture = Picture::of(&pool(), answers);
+    assert_eq!(picture.not_replayed_bytes, Some(96));
+    expect![[r#"
+        pool01  MIRRORED  be1 serves, and every acknowledged commit is on both servers' disks
+
+          term                4
+          protection          mirrored
+          mirroring           synchronized, streaming, 0 B not yet flushed, 96 B not yet replayed
+          lease               1.5 s left, renewed with every heartbeat
+          witness             wit1: connected, heard 20 ms ago
+          automatic failover  armed
+
+          MEMBER  ROLE       POSTGRESQL  ADDRESS        WAL          DOING
+          be1     principal  primary     10.0.0.1:5432  0/3000060@2
+          be2     mirror     standby     10.0.0.1:5433  0/3000060@2
+          wit1    no answer  -           127.0.0.1:1    -
+
+          note: wit1: it is not reached
+    "#]]
+    .assert_eq(&crate::show::picture(&picture, crate::output::Colour::Off));
+}
+
+#[test]
+fn a_lost_witness_is_an_alarm_and_a_copy_shows_its_progress() {
+    let mut be1 = session("be1", "principal", true, 4, "exposed");
+    be1.mirroring = MirroringState::Synchronizing;
+    be1.others[0].connected = false;
+    be1.automatic_failover = AutomaticFailover {
+        armed: false,
+        sentence: "not armed: the witness does not answer".to_owned(),
+        estimate_ms: None,
+    };
+    be1.alarms = vec![protocol::admin::Alarm {
+        code: "witness_lost".to_owned(),
+        sentence: "the witness is lost: service goes on, but without automatic failover".to_owned(),
+        since_ms: 1,
+    }];
+    let mut be2 = session("be2", "waiting", false, 4, "exposed");
+    let mut copying = postgres("absent", 5433);
+    copying.doing = Some("copying the data from be1:".to_owned());
+    copying.progress = Some(protocol::admin::CopyProgress {
+        done_bytes: 30 << 20,
+        total_bytes: Some(60 << 20),
+        percent: Some(50),
+    });
+    copying.problem = Some("the volume is nearly full".to_owned());
+    copying.hint = Some("make room".to_owned());
+    be2.postgres = Some(copying);
+    let picture = Picture::of(&pool(), vec![heard("be1", Some(be1)), heard("be2", Some(be2))]);
+    expect![[r#"
+        pool01  EXPOSED  be1 serves alone: acknowledged commits are on its disk only until be2 mirrors again
+
+          ALARM the witness is lost: service goes on, but without automatic failover (be1)
+
+          term                4
+          protection          exposed
+          mirroring           synchronizing
+          lease               1.5 s left, renewed with every heartbeat
+          witness             wit1: LOST, heard 20 ms ago
+          automatic failover  not armed: the witness does not answer
+
+          MEMBER  ROLE       POSTGRESQL  ADDRESS        WAL          DOING
+          be1     principal  -           127.0.0.1:1    -
+          be2     waiting    absent      10.0.0.1:5433  0/3000060@2  copying the data from be1: 30 MB of 60 MB (50 %)
+
+          problem: be2: the volume is nearly full
+          hint: make room
+    "#]].assert_eq(&crate::show::picture(&picture, crate::output::Colour::Off));
+}

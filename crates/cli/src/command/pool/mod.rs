@@ -71,10 +71,10 @@ impl<'a> Scope<'a> {
     }
 
     async fn ask(&self, member: &str, request: &Request) -> Result<Response, AskError> {
-        let member = self
-            .deployment
-            .member(member)
-            .map_err(|error| AskError::Silent(format!("{error:#}")))?;
+        let member = self.deployment.member(member).map_err(|error| AskError::Silent {
+            member: member.to_owned(),
+            text: format!("{error:#}"),
+        })?;
         let deadline = match request {
             Request::CreateSession { .. } => admin::CREATE_DEADLINE,
             _ if request.is_read() => admin::LOOK_DEADLINE,
