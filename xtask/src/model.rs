@@ -38,7 +38,9 @@ pub fn replay(file: &Path) -> Result<()> {
 #[cfg(not(feature = "search"))]
 fn again(words: &[&std::ffi::OsStr]) -> Result<()> {
     let arguments = ["run", "--quiet", "--package", "xtask", "--features", "search", "--"];
-    crate::run::pass(crate::run::cargo(&arguments).args(words))
+    let mut cargo = crate::run::cargo(&arguments);
+    // Takes the place of this process, so that the answer is given once.
+    Err(std::os::unix::process::CommandExt::exec(cargo.args(words)).into())
 }
 
 #[cfg(feature = "search")]
