@@ -1,7 +1,23 @@
 //! The loops around the mirroring session: PostgreSQL, peers, disk.
+//!
+//! A process gathers what happened (`peers`, `clock`, PostgreSQL's facts, administrators'
+//! requests), steps its sessions, and performs what they order (`rounds`, `perform`). It decides
+//! nothing about roles. What must survive is in the `ledger`; everything that touches PostgreSQL
+//! is in `postgres`, behind the door of a `room`.
 
+mod admin;
 pub mod clock;
 pub mod config;
+pub mod error;
+mod history;
+mod house;
 pub mod ledger;
 pub mod peers;
+mod perform;
 pub mod postgres;
+mod room;
+mod rounds;
+mod seat;
+pub mod server;
+mod status;
+pub mod witness;

@@ -11,7 +11,6 @@ mod outbox;
 mod transport;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use protocol::convert;
 use protocol::handshake::Introduction;
@@ -131,12 +130,4 @@ impl Peers {
             let _ = link.try_send(messages);
         }
     }
-}
-
-/// Binds the address on which members and commands connect.
-///
-/// # Errors
-/// The address is taken, or not of this machine.
-pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }

@@ -1,0 +1,32 @@
+//! Why a process could not start, or had to end.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::ledger::LedgerError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot listen on {address}: {error}; if another process has the port, stop it or choose \
+         another one (`listen`)"
+    )]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    #[error("{}{}", .0, hint(.0))]
+    Postgres(#[from] crate::postgres::Error),
+    #[error("cannot {doing}: {error}")]
+    Io { doing: &'static str, error: io::Error },
+    /// Nothing can be promised any more; PostgreSQL has been stopped.
+    #[error(
+        "the state directory does not take writes any more: {0}; check the disk, then start again"
+    )]
+    LedgerFailed(io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn hint(error: &crate::postgres::Error) -> String {
+    error.hint().map(|hint| format!("; {hint}")).unwrap_or_default()
+}

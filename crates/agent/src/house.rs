@@ -1,0 +1,226 @@
+//! What a server and a witness have in common: how the loop's thread is started and watched.
+//!
+//! The loop runs on a thread with a runtime of its own and, where permitted, a raised priority.
+//! If it ends by a panic or because the ledger failed, nothing can be promised any more: every
+//! local PostgreSQL is stopped, and the process ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::TcpListener;
+
+use protocol::admin::MemberKind;
+use protocol::handshake::Introduction;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Address, Part, Process};
+use crate::error::Error;
+use crate::history::{History, Scribe};
+use crate::ledger::{Found, Ledger, Opened};
+use crate::peers::Peers;
+use crate::room::{Door, Told};
+use crate::rounds::{End, Inlets, Rounds, when};
+use crate::seat::{Chance, Seat};
+use crate::{clock, rounds};
+
+/// Messages and facts that the loop has not taken in yet.
+const QUEUE: usize = 4_096;
+const REQUESTS: usize = 64;
+/// Niceness of the loop's thread: ahead of PostgreSQL's work.
+const PRIORITY: i32 = -10;
+/// Entries of each history that stay in memory.
+const SERVER_HISTORY: usize = 500;
+const WITNESS_HISTORY: usize = 30;
+
+/// A process before its loop starts: everything that can fail has been done.
+#[derive(Debug)]
+pub(crate) struct House {
+    process: Process,
+    kind: MemberKind,
+    parts: Vec<Part>,
+    opened: Opened,
+    listener: TcpListener,
+    scribe: Scribe,
+}
+
+impl House {
+    /// Takes the state directory and the port.
+    pub(crate) fn open(
+        process: &Process,
+        kind: MemberKind,
+        parts: Vec<Part>,
+    ) -> Result<House, Error> {
+        let opened = Ledger::open(&process.state_dir)?;
+        if let Found::Damaged { how, kept } = &opened.found {
+            let kept = kept.display();
+            tracing::error!(how, %kept, "the state is lost; it will be learnt from the others");
+        }
+        for (session, malformed) in &opened.senseless {
+            tracing::error!(session, %malformed, "the state of a session is lost");
+        }
+        let address = process.listen;
+        let listener = TcpListener::bind(address)
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(|error| Error::Listen { address, error })?;
+        let scribe = Scribe::start(&process.state_dir.join("history"))
+            .map_err(|error| Error::Io { doing: "write the history", error })?;
+        Ok(House { process: process.clone(), kind, parts, opened, listener, scribe })
+    }
+
+    /// For a process without PostgreSQL.
+    pub(crate) fn no_doors(&self) -> Vec<Option<Door>> {
+        vec![None; self.parts.len()]
+    }
+
+    /// Runs the loop until `shutdown`, or until somebody asks for the end. `doors`: each seat's
+    /// PostgreSQL.
+    ///
+    /// # Errors
+    /// The ledger failed. PostgreSQL has been stopped.
+    pub(crate) async fn run(
+        self,
+        mut doors: Vec<Option<Door>>,
+        facts: mpsc::Receiver<Told>,
+        shutdown: impl Future<Output = End>,
+    ) -> Result<End, Error> {
+        let (to_end, end) = oneshot::channel();
+        let (to_outcome, mut outcome) = oneshot::channel();
+        let for_loop = doors.clone();
+        std::thread::Builder::new()
+            .name("sessions".to_owned())
+            .spawn(move || {
+                raise_priority();
+                let _ = to_outcome.send(self.go_round(for_loop, facts, end));
+            })
+            .map_err(|error| Error::Io { doing: "start the loop's thread", error })?;
+        tokio::pin!(shutdown);
+        let ended = tokio::select! {
+            ended = &mut outcome => ended,
+            wanted = &mut shutdown => {
+                let _ = to_end.send(wanted);
+                outcome.await
+            }
+        };
+        match ended {
+            Ok(Ok(end)) => Ok(end),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "PostgreSQL is stopped, the process ends");
+                fence(&mut doors).await;
+                Err(error)
+            }
+            // The sender is gone: the loop's thread has panicked.
+            Err(_) => {
+                tracing::error!("an assertion failed: PostgreSQL is stopped, the process ends");
+                fence(&mut doors).await;
+                std::process::abort();
+            }
+        }
+    }
+
+    /// The body of the loop's thread.
+    fn go_round(
+        self,
+        doors: Vec<Option<Door>>,
+        facts: mpsc::Receiver<Told>,
+        end: oneshot::Receiver<End>,
+    ) -> Result<End, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Io { doing: "start the loop's runtime", error })?;
+        runtime.block_on(async move {
+            let (mut rounds, inlets) = self.furnish(doors, facts, end)?;
+            rounds.run(inlets).await
+        })
+    }
+
+    fn furnish(
+        self,
+        doors: Vec<Option<Door>>,
+        facts: mpsc::Receiver<Told>,
+        end: oneshot::Receiver<End>,
+    ) -> Result<(Rounds, Inlets), Error> {
+        let House { process, kind, parts, mut opened, listener, scribe } = self;
+        let me = Introduction {
+            deployment: process.deployment.clone(),
+            host: process.name.clone(),
+            run: random()?,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(|error| Error::Listen { address: process.listen, error })?;
+        let (to_loop, received) = mpsc::channel(QUEUE);
+        let (to_ask, requests) = mpsc::channel(REQUESTS);
+        let peers = Peers::start(&me, listener, hosts(&process, &parts), &to_loop, to_ask);
+        let mut rounds = Rounds {
+            me,
+            kind,
+            state_dir: process.state_dir.clone(),
+            started: clock::now(),
+            seats: Vec::new(),
+            by_name: BTreeMap::new(),
+            peers,
+            ledger: opened.ledger,
+            deadlines: BTreeSet::new(),
+            next_request: 0,
+        };
+        let keep = match kind {
+            MemberKind::Server => SERVER_HISTORY,
+            MemberKind::Witness => WITNESS_HISTORY,
+        };
+        let dir = process.state_dir.join("history");
+        for (part, door) in parts.into_iter().zip(doors) {
+            let stored = opened.states.remove(&part.pool);
+            let mut history = History::open(&dir, &part.pool, &process.name, keep, scribe.clone());
+            let term = stored.as_ref().and_then(session::Durable::record_id).unwrap_or_default();
+            history.process(when(), term.term, "the process started");
+            let chance = Chance { seed: random()?, identity: random()?, run: rounds.me.run };
+            let number = rounds.seats.len();
+            rounds.by_name.insert(part.pool.clone(), number);
+            let (seat, taken) = Seat::start(part, stored, history, door, chance, rounds::when());
+            rounds.seats.push(seat);
+            rounds.taken(number, taken);
+        }
+        let outcomes = opened.outcomes;
+        Ok((rounds, Inlets { received, facts, outcomes, requests, end }))
+    }
+}
+
+/// Every other process that has a part in a session here.
+fn hosts(process: &Process, parts: &[Part]) -> Vec<Address> {
+    let mut hosts = BTreeMap::new();
+    for address in parts.iter().flat_map(|part| part.members.values()) {
+        if address.name != process.name {
+            hosts.insert(address.name.clone(), address.clone());
+        }
+    }
+    hosts.into_values().collect()
+}
+
+async fn fence(doors: &mut [Option<Door>]) {
+    for door in doors.iter_mut().flatten() {
+        door.fence().await;
+    }
+}
+
+/// Heartbeats go before PostgreSQL's work. Not permitted to everybody, and then left.
+fn raise_priority() {
+    if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
+        tracing::debug!(%error, "the loop runs with ordinary priority");
+    }
+}
+
+fn random() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        match rustix::rand::getrandom(&mut bytes[filled..], flags) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                return Err(Error::Io { doing: "draw a random number", error: error.into() });
+            }
+        }
+    }
+    Ok(u64::from_le_bytes(bytes))
+}
