@@ -15,6 +15,7 @@ use rustix::fs::FlockOperation;
 use super::access::{self, make_dir, write_file};
 use super::error::Error;
 use super::instance::{DATABASE, Instance, ROLE};
+use super::replication::passfile_password;
 use super::settings;
 use super::version::Version;
 
@@ -205,10 +206,7 @@ fn locale(instance: &Instance) -> String {
 pub fn secret(instance: &Instance) -> Result<String, Error> {
     let path = &instance.secret_file;
     if let Ok(text) = fs::read_to_string(path) {
-        return text
-            .trim()
-            .rsplit_once(':')
-            .map(|(_, password)| password.to_owned())
+        return passfile_password(&text, ROLE)
             .filter(|password| !password.is_empty())
             .ok_or_else(|| {
                 Error::refused(
@@ -251,7 +249,7 @@ pub fn sync_dir(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", path))
 }
 
-fn unfinished_mark(instance: &Instance) -> PathBuf {
+pub fn unfinished_mark(instance: &Instance) -> PathBuf {
     instance.files_dir.join("initialise.unfinished")
 }
 
@@ -266,7 +264,7 @@ fn is_empty(dir: &Path) -> Result<bool, Error> {
 }
 
 /// Removes what is in `dir`, which an unfinished `initialise` had made.
-fn empty(dir: &Path) -> Result<(), Error> {
+pub fn empty(dir: &Path) -> Result<(), Error> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
         let path = entry.path();

@@ -14,6 +14,7 @@ use super::error::Error;
 use super::instance::MIRROR_NAME;
 use super::pairing;
 use super::pidfd::ProcessHandle;
+use super::rejoin;
 use super::replication::parse_lsn;
 use super::server::{Server, TICK};
 use super::settings::Upstream;
@@ -64,7 +65,7 @@ async fn once(
     touch: &mut mpsc::Receiver<Term>,
     teller: &Teller,
 ) -> Result<(), Error> {
-    way_back(server, follow, touch, teller).await?;
+    rejoin::run(server, follow, touch, teller).await?;
     teller.doing("waiting for the stream");
     let mut stream = stream_begins(server, follow).await?;
     check_partner(server, follow).await?;
@@ -80,25 +81,6 @@ async fn once(
         watched?;
         // The standby tries again by itself, every wal_retrieve_retry_interval.
         stream = stream_begins(server, follow).await?;
-    }
-}
-
-async fn way_back(
-    server: &mut Server,
-    follow: &Follow,
-    touch: &mut mpsc::Receiver<Term>,
-    teller: &Teller,
-) -> Result<(), Error> {
-    let _ = (touch, teller);
-    let mode = super::server::Mode {
-        listen: super::settings::Listen::Port,
-        access: super::access::Access::Closed,
-        upstream: Some(follow.upstream.clone()),
-    };
-    if server.mode().is_some_and(|now| now.listen == mode.listen) && server.is_standby().await {
-        server.set_upstream(mode.upstream)
-    } else {
-        server.start(mode).await
     }
 }
 

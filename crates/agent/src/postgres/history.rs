@@ -57,6 +57,25 @@ impl History {
         self.ancestors.last().copied()
     }
 
+    /// Up to where `other` is the same history, given that `other` ends at `end` on its timeline.
+    pub fn common_with(&self, other: &History, end: Lsn) -> Position {
+        let theirs = other.ancestors.iter().copied();
+        let theirs = theirs.chain([Position { timeline: other.timeline, lsn: end }]);
+        let mut common = Position { timeline: Timeline::INITIAL, lsn: Lsn(0) };
+        for their in theirs {
+            let until = match self.fork_of(their.timeline) {
+                Some(fork) => fork.min(their.lsn),
+                None if their.timeline == self.timeline => their.lsn,
+                None => break,
+            };
+            common = Position { timeline: their.timeline, lsn: until };
+            if until < their.lsn {
+                break;
+            }
+        }
+        common
+    }
+
     /// Whether WAL that ends at `position` is wholly part of this history.
     pub fn holds(&self, position: Position) -> bool {
         position.timeline == self.timeline
@@ -81,6 +100,18 @@ mod tests {
         assert!(!history.holds(at(3, 0)));
         assert!(history.contains(Timeline(2)) && !history.contains(Timeline(4)));
         assert_eq!(history.begin(), Some(at(2, 0x0500_0000)));
+    }
+
+    #[test]
+    fn two_histories_are_common_up_to_the_first_fork() {
+        let five = History::parse(Timeline(5), FIVE).unwrap();
+        let four = History::parse(Timeline(4), "1 0/3000000\n2 0/4000000\n").unwrap();
+        let at = |timeline, lsn| Position { timeline: Timeline(timeline), lsn: Lsn(lsn) };
+        assert_eq!(five.common_with(&four, Lsn(0x0600_0000)), at(2, 0x0400_0000));
+        let first = History::initial();
+        assert_eq!(five.common_with(&first, Lsn(0x0300_0060)), at(1, 0x0300_0000));
+        assert_eq!(five.common_with(&first, Lsn(0x0200_0000)), at(1, 0x0200_0000));
+        assert_eq!(five.common_with(&five, Lsn(0x0700_0000)), at(5, 0x0700_0000));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! control file (`control`), our connections to it (`sql`).
 
 pub mod access;
+pub mod clone;
 pub mod condition;
 pub mod control;
 pub mod create;
@@ -21,12 +22,15 @@ pub mod pidfd;
 pub mod probe;
 pub mod process;
 pub mod promotion;
+pub mod rejoin;
 pub mod replication;
+pub mod rewind;
 pub mod server;
 pub mod settings;
 pub mod sql;
 pub mod teller;
 pub mod timelines;
+pub mod tool;
 pub mod version;
 
 pub use condition::{Condition, Problem, Progress, State};

@@ -41,6 +41,11 @@ pub fn newest(instance: &Instance, current: Timeline) -> Result<Timeline, Error>
     Ok(files(instance)?.into_keys().max().map_or(current, |id| id.max(current)))
 }
 
+/// The newest timeline that really exists: skipped ids have empty files.
+pub fn newest_real(instance: &Instance) -> Result<Option<Timeline>, Error> {
+    Ok(files(instance)?.into_iter().filter(|(_, size)| *size > 0).map(|(id, _)| id).max())
+}
+
 /// Makes sure that a promotion from `current` gets exactly `wanted`.
 pub fn skip_to(instance: &Instance, current: Timeline, wanted: Timeline) -> Result<(), Error> {
     let known = files(instance)?;
