@@ -206,14 +206,14 @@ fn locale(instance: &Instance) -> String {
 pub fn secret(instance: &Instance) -> Result<String, Error> {
     let path = &instance.secret_file;
     if let Ok(text) = fs::read_to_string(path) {
-        return passfile_password(&text, ROLE)
-            .filter(|password| !password.is_empty())
-            .ok_or_else(|| {
+        return passfile_password(&text, ROLE).filter(|password| !password.is_empty()).ok_or_else(
+            || {
                 Error::refused(
                     format!("{} does not hold a password", path.display()),
                     format!("it must be one line: *:*:*:{ROLE}:PASSWORD"),
                 )
-            });
+            },
+        );
     }
     let random = Path::new("/dev/urandom");
     let mut bytes = [0_u8; 24];

@@ -422,7 +422,7 @@ fn password(login: &Login) -> Result<String> {
 
 /// The password of `role` in a password file, whatever host, port and database its line names:
 /// the role has one password on both partners.
-fn passfile_password(content: &str, role: &str) -> Option<String> {
+pub fn passfile_password(content: &str, role: &str) -> Option<String> {
     content.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut fields = vec![String::new()];
         let mut letters = line.chars();

@@ -28,9 +28,6 @@ use super::version::Version;
 
 /// The rest between two looks at something that PostgreSQL does not announce.
 pub const TICK: Duration = Duration::from_millis(2);
-/// The rest between two attempts to connect to a server that starts: at first, and later.
-const CONNECT_TICK: Duration = Duration::from_millis(5);
-const CONNECT_TICK_LATER: Duration = Duration::from_millis(50);
 /// How long an adopted server has to let us in.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the receiver may take to end: its own network timeout at most.
@@ -198,7 +195,15 @@ impl Server {
         let running = self.running.as_mut().ok_or(Error::Late { doing })?;
         let begun = Instant::now();
         let control = loop {
-            let attempt = timeout(patience, Connection::open(&instance, Commits::Local));
+            let attempt = async {
+                // PostgreSQL writes down when it takes connections: asking costs it a process.
+                if takes_connections(&instance, running.postmaster.pid()) {
+                    timeout(patience, Connection::open(&instance, Commits::Local)).await.ok()
+                } else {
+                    sleep(TICK).await;
+                    None
+                }
+            };
             let opened = tokio::select! {
                 biased;
                 () = running.postmaster.exited() => {
@@ -206,14 +211,14 @@ impl Server {
                 }
                 opened = attempt => opened,
             };
-            if let Ok(Ok(connection)) = opened {
-                break connection;
+            match opened {
+                Some(Ok(connection)) => break connection,
+                Some(Err(_)) => sleep(TICK).await,
+                None => {}
             }
             if begun.elapsed() > patience {
                 return Err(Error::Late { doing });
             }
-            let early = begun.elapsed() < Duration::from_secs(2);
-            sleep(if early { CONNECT_TICK } else { CONNECT_TICK_LATER }).await;
         };
         settings::read_back(&instance, running.mode.listen, &control).await?;
         running.lines = Some(Lines { control: Arc::new(control), barrier: None, spare: None });
@@ -482,6 +487,14 @@ const REPLAY: &str = "SELECT (SELECT wait_event FROM pg_stat_activity \
 fn remove_stale_locks(instance: &Instance) {
     let lock = instance.data_dir.join("postmaster.pid");
     let _ = std::fs::remove_file(lock);
+}
+
+/// Whether the lock file of the server with this process id says that it is ready.
+fn takes_connections(instance: &Instance, pid: u32) -> bool {
+    let text = std::fs::read_to_string(instance.data_dir.join("postmaster.pid"));
+    let text = text.unwrap_or_default();
+    let mut lines = text.lines().map(str::trim);
+    lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
 }
 
 fn check_port(instance: &Instance) -> Result<(), Error> {

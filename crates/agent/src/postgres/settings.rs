@@ -221,37 +221,38 @@ pub async fn read_back(
 ) -> Result<(), Error> {
     const DOING: &str = "reading the settings back";
     let given = command_line(instance, listen);
-    // Our own connections lower synchronous_commit; the paths are PostgreSQL's own affair.
-    let skipped = ["synchronous_commit", "data_directory", "config_file"];
+    // Our own connections lower synchronous_commit. PostgreSQL sets the paths once more itself.
     let names = given
         .iter()
         .map(|(name, _)| *name)
-        .filter(|name| !skipped.contains(name))
+        .filter(|name| *name != "synchronous_commit")
         .map(|name| format!("'{name}'"))
         .collect::<Vec<_>>()
         .join(",");
     let others = connection
         .rows(&format!(
-            "SELECT name, setting, source FROM pg_settings \
-             WHERE name IN ({names}) AND source <> 'command line' ORDER BY name"
+            "SELECT name FROM pg_settings WHERE name IN ({names}) \
+             AND source NOT IN ('command line', 'override') ORDER BY name"
         ))
         .await
         .map_err(Error::sql(DOING))?;
-    let names_in_force = connection
-        .one("SELECT current_setting('synchronous_standby_names')")
-        .await
-        .map_err(Error::sql(DOING))?;
-    let wanted = given.iter().find(|(name, _)| *name == "synchronous_standby_names");
-    let standby_names_differ = wanted.map(|(_, value)| value) != names_in_force.as_ref();
-    if others.is_empty() && !standby_names_differ {
+    let mut differing: Vec<String> =
+        others.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    for name in ["synchronous_standby_names", "config_file", "hba_file", "ident_file"] {
+        let wanted = given.iter().find(|(given, _)| *given == name).map(|(_, value)| value);
+        let in_force = connection.one(&format!("SHOW {name}")).await.map_err(Error::sql(DOING))?;
+        if wanted != in_force.as_ref() {
+            differing.push(name.to_owned());
+        }
+    }
+    if differing.is_empty() {
         return Ok(());
     }
-    let list = others.iter().filter_map(|row| row.first().cloned().flatten()).collect::<Vec<_>>();
     Err(Error::refused(
         format!(
             "PostgreSQL on port {} does not run with Backstay's settings ({})",
             instance.port,
-            list.join(", ")
+            differing.join(", ")
         ),
         "it was started by something else: stop it there, and disable that start",
     ))
