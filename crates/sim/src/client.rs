@@ -110,10 +110,14 @@ impl World {
         for (timeline, _) in &data.history[own + 1..] {
             let Some(promotion) = promotion_of(*timeline) else { return Outcome::Unknown };
             let Boundary::Known(boundary) = promotion.boundary else { return Outcome::Unknown };
-            let is_first = smallest.is_none();
-            if self.setup.mischief != Some(Mischief::FirstLaterBoundary) || is_first {
-                smallest = Some(smallest.map_or(boundary, |known| known.min(boundary)));
-            }
+            smallest = Some(smallest.map_or(boundary, |known| known.min(boundary)));
+        }
+        if self.setup.mischief == Some(Mischief::FirstLaterBoundary) {
+            let first = promotions.clone().find(|promotion| promotion.term > commit.term);
+            smallest = first.and_then(|promotion| match promotion.boundary {
+                Boundary::Known(boundary) => Some(boundary),
+                Boundary::Unknown => None,
+            });
         }
         if smallest.is_some_and(|boundary| u64::from(commit.xid) >= boundary.0) {
             return Outcome::Lost;

@@ -18,8 +18,12 @@ pub enum Event {
     /// deadline, or goes on by one heartbeat, whichever comes first.
     Tick(Seat),
     Deliver(Letter),
-    /// Delivered, and still on its way a second time.
+    /// Delivered, and a second copy goes astray.
     Repeat(Letter),
+    /// Goes astray: it arrives when nobody expects it any more.
+    Stray(Letter),
+    /// The stray message of this place arrives.
+    Late(u8),
     Lose(Letter),
     /// Something that happens at one partner.
     At(Local, Partner),
@@ -153,6 +157,8 @@ impl Event {
             Event::Tick(_) => "tick",
             Event::Deliver(_) => "deliver",
             Event::Repeat(_) => "repeat",
+            Event::Stray(_) => "stray",
+            Event::Late(_) => "late",
             Event::Lose(_) => "lose",
             Event::At(local, _) => LOCALS[*local as usize].1,
             Event::To(blow, _) => BLOWS[*blow as usize].1,
@@ -171,7 +177,11 @@ impl fmt::Display for Event {
         match self {
             Event::Advance(micros) => write!(f, "{kind} {micros}"),
             Event::Tick(seat) | Event::To(_, seat) => write!(f, "{kind} {seat}"),
-            Event::Deliver(letter) | Event::Repeat(letter) | Event::Lose(letter) => {
+            Event::Late(place) => write!(f, "{kind} {place}"),
+            Event::Deliver(letter)
+            | Event::Repeat(letter)
+            | Event::Stray(letter)
+            | Event::Lose(letter) => {
                 write!(f, "{kind} {} {} {}", letter.from, letter.to, letter.index)
             }
             Event::At(_, partner) => write!(f, "{kind} {}", Seat::of_partner(*partner)),
@@ -246,6 +256,10 @@ impl FromStr for Event {
             ("tick", [seat]) => Event::Tick(seat.parse()?),
             ("deliver", rest) => Event::Deliver(letter(rest)?),
             ("repeat", rest) => Event::Repeat(letter(rest)?),
+            ("stray", rest) => Event::Stray(letter(rest)?),
+            ("late", [place]) => {
+                Event::Late(place.parse().map_err(|error| format!("{place}: {error}"))?)
+            }
             ("lose", rest) => Event::Lose(letter(rest)?),
             ("cut", [one, other]) => Event::Cut(one.parse()?, other.parse()?),
             ("heal", [one, other]) => Event::Heal(one.parse()?, other.parse()?),
@@ -270,6 +284,8 @@ mod tests {
             Event::Deliver(letter),
             Event::Repeat(letter),
             Event::Lose(letter),
+            Event::Stray(letter),
+            Event::Late(2),
             Event::Cut(Seat::Be1, Seat::Be2),
             Event::Heal(Seat::Be1, Seat::Wit1),
             Event::CutStream,

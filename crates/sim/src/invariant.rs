@@ -6,6 +6,7 @@ use session::{Mirroring, Partner, Protection};
 
 use crate::postgres::Guard;
 use crate::seat::{Seat, side};
+use crate::wal::DataCopy;
 use crate::world::World;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -203,6 +204,23 @@ impl World {
         Err(Violation::new(
             Invariant::ExposedNeedsAQuorum,
             format!("{partner} opens its guard in term {} under {record:?}", server.term),
+        ))
+    }
+
+    /// What was acknowledged is not overwritten unless the operator has given that side up (R11).
+    pub(crate) fn check_overwriting(
+        &self,
+        partner: Partner,
+        source: &DataCopy,
+    ) -> Result<(), Violation> {
+        let Some(own) = &self.servers[side(partner)].data else { return Ok(()) };
+        let only_here = own.commits & self.ledger.acknowledged & !source.commits;
+        if only_here == 0 || self.discarded[side(partner)] || own.unusable {
+            return Ok(());
+        }
+        Err(Violation::new(
+            Invariant::AcknowledgedIsNeverLost,
+            format!("{partner} is about to overwrite {}", self.ids(only_here)),
         ))
     }
 

@@ -10,6 +10,9 @@ use session::Message;
 use crate::event::Letter;
 use crate::seat::{SEATS, Seat};
 
+/// How many messages can be astray at one time.
+pub const STRAYS: usize = 4;
+
 /// How many messages one direction of a link holds; the oldest is lost when one more is sent.
 const CHANNEL: usize = 6;
 
@@ -23,6 +26,8 @@ pub struct OnItsWay {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Network {
     channels: [[VecDeque<OnItsWay>; SEATS]; SEATS],
+    /// Messages that arrive when nobody expects them any more.
+    pub strays: Vec<Message>,
     cut: [[bool; SEATS]; SEATS],
     /// When the replication link was cut.
     pub stream_cut: Option<u64>,
@@ -59,18 +64,15 @@ impl Network {
         self.channels[other.index()][one.index()].clear();
     }
 
-    pub fn copy(&self, letter: Letter) -> Option<Message> {
-        let channel = self.channel(letter.from, letter.to);
-        channel.get(usize::from(letter.index)).map(|on_its_way| on_its_way.message.clone())
-    }
-
     pub fn take(&mut self, letter: Letter) -> Option<Message> {
         let channel = &mut self.channels[letter.from.index()][letter.to.index()];
         channel.remove(usize::from(letter.index)).map(|on_its_way| on_its_way.message)
     }
 
-    pub fn heal_all(&mut self) {
-        self.cut = Default::default();
-        self.stream_cut = None;
+    /// Lets `message` go astray, if there is room.
+    pub fn stray(&mut self, message: Message) {
+        if self.strays.len() < STRAYS {
+            self.strays.push(message);
+        }
     }
 }

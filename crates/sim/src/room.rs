@@ -374,9 +374,9 @@ impl World {
         }
     }
 
-    pub(crate) fn rejoin(&mut self, partner: Partner) {
-        let Some(mut follow) = self.rooms[side(partner)].follow else { return };
-        let Some(source) = self.servers[side(follow.upstream)].data.clone() else { return };
+    pub(crate) fn rejoin(&mut self, partner: Partner) -> Result<(), Violation> {
+        let Some(mut follow) = self.rooms[side(partner)].follow else { return Ok(()) };
+        let Some(source) = self.servers[side(follow.upstream)].data.clone() else { return Ok(()) };
         let needed = self.touch_needed(partner, &source);
         let mut wait = 0;
         match (follow.touching, needed) {
@@ -392,6 +392,7 @@ impl World {
                 follow.rewound |= touch == Touch::Rewind;
             }
             (None, Some(touch)) if follow.permitted => {
+                self.check_overwriting(partner, &source)?;
                 let server = &mut self.servers[side(partner)];
                 server.kill();
                 if let Some(data) = &mut server.data {
@@ -415,6 +416,7 @@ impl World {
         let room = &mut self.rooms[side(partner)];
         room.follow = Some(follow);
         room.follow_due = self.now + wait;
+        Ok(())
     }
 
     /// Whether the agent can report that this copy follows.

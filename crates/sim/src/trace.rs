@@ -133,6 +133,8 @@ impl Trace {
                 Event::Tick(_) | Event::Deliver(_) => {}
                 Event::At(..)
                 | Event::Repeat(_)
+                | Event::Stray(_)
+                | Event::Late(_)
                 | Event::Lose(_)
                 | Event::To(..)
                 | Event::Cut(..)

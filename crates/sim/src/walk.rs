@@ -18,6 +18,7 @@ pub enum Fault {
     Lose,
     Repeat,
     Reorder,
+    Stray,
     CrashAgent,
     CrashHost,
     Exit,
@@ -34,10 +35,11 @@ pub enum Fault {
     Sicken,
 }
 
-pub const FAULTS: [Fault; 17] = [
+pub const FAULTS: [Fault; 18] = [
     Fault::Lose,
     Fault::Repeat,
     Fault::Reorder,
+    Fault::Stray,
     Fault::CrashAgent,
     Fault::CrashHost,
     Fault::Exit,
@@ -73,7 +75,7 @@ impl Swarm {
         for (fault, budget) in FAULTS.iter().zip(&mut budgets) {
             let (often, most) = match fault {
                 Fault::Lose => (2, 12),
-                Fault::Repeat | Fault::Reorder => (3, 6),
+                Fault::Repeat | Fault::Reorder | Fault::Stray => (3, 6),
                 Fault::ForceService | Fault::ServeAlone | Fault::LoseData => (8, 1),
                 Fault::Sicken => (8, 2),
                 Fault::ChangeWitness | Fault::Suspend | Fault::LoseState => (4, 2),
@@ -161,6 +163,8 @@ impl Walk {
                 Event::At(_, partner) => self.swarm.locals[crate::seat::side(*partner)],
                 Event::Advance(_)
                 | Event::Repeat(_)
+                | Event::Stray(_)
+                | Event::Late(_)
                 | Event::Lose(_)
                 | Event::To(..)
                 | Event::Cut(..)
@@ -170,6 +174,9 @@ impl Walk {
                 | Event::Ask(..) => 1,
             };
             self.choices.push((*event, weight));
+        }
+        for place in 0..self.world.net.strays.len() {
+            self.choices.push((Event::Late(place as u8), 1));
         }
         self.add_clients();
         self.add_repairs();
@@ -241,6 +248,7 @@ impl Walk {
         let ask = |what: Request| Some(Event::Ask(partner, what));
         match fault {
             Fault::Lose => self.letter(0).map(Event::Lose),
+            Fault::Stray => self.letter(0).map(Event::Stray),
             Fault::Repeat => self.letter(0).map(Event::Repeat),
             Fault::Reorder => {
                 let index = 1 + self.chance.below(3) as u8;

@@ -34,7 +34,7 @@ pub enum Clocks {
 pub enum Mischief {
     /// 13: the gateway asks a primary before its barrier has returned.
     AnsweredBeforeBarrier,
-    /// 13: the boundary of the first later term counts, not the smallest.
+    /// 13: the boundary of the first later term counts, not the smallest on the history.
     FirstLaterBoundary,
     /// 16: PostgreSQL takes the next timeline id that it knows nothing of.
     UsedTimelineNotSkipped,
@@ -116,6 +116,8 @@ pub struct World {
     pub net: Network,
     pub ledger: Ledger,
     pub runs: u64,
+    /// The operator has given up this partner's copy.
+    pub discarded: [bool; 2],
     /// The last term that was handed over in a manual failover; no part of the state.
     handed_over: Term,
     /// What was seen, as a mask; no part of the state.
@@ -173,6 +175,7 @@ impl World {
             net: Network::default(),
             ledger: Ledger::default(),
             runs: 100,
+            discarded: [false; 2],
             handed_over: Term(0),
             sights: 0,
             heard: Vec::new(),
@@ -233,6 +236,19 @@ impl World {
             Event::Tick(seat) => self.tick(seat)?,
             Event::Deliver(letter) => self.deliver(letter, true)?,
             Event::Repeat(letter) => self.deliver(letter, false)?,
+            Event::Stray(letter) => {
+                if let Some(message) = self.net.take(letter) {
+                    self.net.stray(message);
+                }
+            }
+            Event::Late(place) => {
+                if usize::from(place) < self.net.strays.len() {
+                    let message = self.net.strays.remove(usize::from(place));
+                    if let Some(to) = Seat::of(message.to) {
+                        self.step(to, Input::Received(message))?;
+                    }
+                }
+            }
             Event::Lose(letter) => drop(self.net.take(letter)),
             Event::At(local, partner) => self.local(local, partner)?,
             Event::To(blow, seat) => self.blow(blow, seat)?,
@@ -248,6 +264,9 @@ impl World {
             Event::Ask(partner, what) => {
                 self.runs += 1;
                 let request = self.runs;
+                if what == session::Request::DiscardThisSide {
+                    self.discarded[side(partner)] = true;
+                }
                 self.step(Seat::of_partner(partner), Input::Asked { request, what })?;
             }
         }
@@ -278,8 +297,10 @@ impl World {
         if self.net.is_cut(letter.from, letter.to) {
             return Ok(());
         }
-        let message = if taken { self.net.take(letter) } else { self.net.copy(letter) };
-        let Some(message) = message else { return Ok(()) };
+        let Some(message) = self.net.take(letter) else { return Ok(()) };
+        if !taken {
+            self.net.stray(message.clone());
+        }
         self.step(letter.to, Input::Received(message))
     }
 
@@ -351,7 +372,7 @@ impl World {
                 }
             }
             Local::Work => self.work(partner)?,
-            Local::Rejoin => self.rejoin(partner),
+            Local::Rejoin => self.rejoin(partner)?,
             Local::Follows => self.report_following(partner),
             Local::Probe => {
                 self.rooms[side(partner)].probe_due = self.now + self.pace().probe;
