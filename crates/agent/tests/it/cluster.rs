@@ -150,10 +150,6 @@ impl Cluster {
         self.postmaster = Some(command.spawn().unwrap());
     }
 
-    pub fn postmaster(&self) -> u32 {
-        self.postmaster.as_ref().unwrap().id()
-    }
-
     /// A connection string for PostgreSQL's own programs.
     pub fn conninfo(&self, passfile: &Path) -> String {
         let (port, passfile) = (self.instance.port, passfile.display());

@@ -1,0 +1,207 @@
+//! The write canary: a small flushed write to each volume, every second, in a thread of its own.
+//!
+//! A volume that hangs gives no error and answers no deadline, so nothing that must go on may ever
+//! write to it and wait. The canary's thread does, and only it hangs: the watching task sees that
+//! it is late, reports it once, and takes the thread up again when the volume answers.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::instance::Instance;
+use super::os_user::OsUser;
+
+const FILE: &str = "backstay.canary";
+/// Warn when less than this part of a volume is free, or less than that many bytes.
+const LEAST_FREE_PERCENT: u64 = 5;
+const LEAST_FREE: u64 = 512 << 20;
+const QUEUE: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// From the end of one round of writes to the next.
+    pub interval: Duration,
+    /// How long a round may take.
+    pub deadline: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { interval: Duration::from_secs(1), deadline: Duration::from_secs(2) }
+    }
+}
+
+/// What changed. Each is told once, not with every write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CanaryEvent {
+    /// A write failed or is late, in words for people.
+    Failing(String),
+    /// Writes end in time again.
+    Well,
+    /// Little room is left on a volume, in words for people.
+    NearlyFull(String),
+    /// There is room again.
+    Roomy,
+}
+
+/// Dropping it ends the watching; a thread that hangs in a write ends when the write does.
+#[derive(Debug)]
+pub struct Canary {
+    events: mpsc::Receiver<CanaryEvent>,
+    task: JoinHandle<()>,
+}
+
+impl Canary {
+    pub fn spawn(instance: &Instance, pace: Pace) -> io::Result<Canary> {
+        Canary::watching(volumes(instance), Some(instance.os_user.clone()), pace)
+    }
+
+    /// Watches the volumes that these directories are on. The files are given to `owner`, because
+    /// a base backup fails on a file that PostgreSQL's user cannot read.
+    pub fn watching(dirs: Vec<PathBuf>, owner: Option<OsUser>, pace: Pace) -> io::Result<Canary> {
+        let (begins, begun) = mpsc::channel(1);
+        let (results, seen) = mpsc::channel(1);
+        let (teller, events) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("canary".to_owned())
+            .spawn(move || write_rounds(&dirs, owner.as_ref(), begun, &results))?;
+        let task = tokio::spawn(watch(pace, begins, seen, teller));
+        Ok(Canary { events, task })
+    }
+
+    /// The next change; `None` if the canary has ended. Safe to drop at any moment.
+    pub async fn event(&mut self) -> Option<CanaryEvent> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The directories to write to: the data directory, and that of the WAL if it is on a volume of
+/// its own. A directory that is missing is not watched: there may be no data yet.
+fn volumes(instance: &Instance) -> Vec<PathBuf> {
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let (data, wal) = (instance.data_dir.clone(), instance.wal_dir());
+    if device(&wal).is_some() && device(&wal) != device(&data) {
+        vec![data, wal]
+    } else {
+        vec![data]
+    }
+}
+
+/// What one round of writes showed.
+struct Round {
+    failure: Option<String>,
+    nearly_full: Option<String>,
+}
+
+/// The thread: a round for each word, until nobody gives it any more.
+fn write_rounds(
+    dirs: &[PathBuf],
+    owner: Option<&OsUser>,
+    mut begun: mpsc::Receiver<()>,
+    results: &mpsc::Sender<Round>,
+) {
+    while begun.blocking_recv().is_some() {
+        let dirs = || dirs.iter().filter(|dir| dir.is_dir());
+        let failure = dirs().find_map(|dir| write(dir, owner).err());
+        let nearly_full = dirs().find_map(|dir| nearly_full(dir));
+        if results.blocking_send(Round { failure, nearly_full }).is_err() {
+            return;
+        }
+    }
+}
+
+fn write(dir: &Path, owner: Option<&OsUser>) -> Result<(), String> {
+    let path = dir.join(FILE);
+    let flags = i32::try_from(OFlags::DSYNC.bits()).unwrap_or(0);
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(&path)
+        .and_then(|mut file| {
+            file.write_all(&[b'.'; 512])?;
+            file.metadata()
+        });
+    let meta = written.map_err(|error| format!("cannot write to {}: {error}", path.display()))?;
+    match owner {
+        Some(owner) if meta.uid() != owner.uid => owner.own(&path).map_err(|e| e.to_string()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn nearly_full(dir: &Path) -> Option<String> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    let (free, total) = (bytes(stat.f_bavail), bytes(stat.f_blocks));
+    let least = LEAST_FREE.min(total / 100 * LEAST_FREE_PERCENT);
+    (free < least).then(|| {
+        format!(
+            "the volume of {} is nearly full: {} MB of {} MB are free",
+            dir.display(),
+            free >> 20,
+            total >> 20
+        )
+    })
+}
+
+async fn watch(
+    pace: Pace,
+    begins: mpsc::Sender<()>,
+    mut seen: mpsc::Receiver<Round>,
+    teller: mpsc::Sender<CanaryEvent>,
+) {
+    let (mut failing, mut full) = (None, None);
+    loop {
+        if begins.send(()).await.is_err() {
+            return;
+        }
+        let late = sleep_until(Instant::now() + pace.deadline);
+        let round = tokio::select! {
+            biased;
+            round = seen.recv() => round,
+            () = late => {
+                let text = format!("a write did not end within {:?}", pace.deadline);
+                tell(&teller, &mut failing, Some(text), CanaryEvent::Failing, CanaryEvent::Well);
+                // However long it takes: the thread does nothing else.
+                seen.recv().await
+            }
+        };
+        let Some(round) = round else { return };
+        tell(&teller, &mut failing, round.failure, CanaryEvent::Failing, CanaryEvent::Well);
+        tell(&teller, &mut full, round.nearly_full, CanaryEvent::NearlyFull, CanaryEvent::Roomy);
+        sleep_until(Instant::now() + pace.interval).await;
+    }
+}
+
+/// Tells the change from good to bad and back. A queue that nobody reads is retried next time.
+fn tell(
+    teller: &mpsc::Sender<CanaryEvent>,
+    before: &mut Option<String>,
+    now: Option<String>,
+    bad: impl FnOnce(String) -> CanaryEvent,
+    good: CanaryEvent,
+) {
+    let event = match (before.is_some(), &now) {
+        (false, Some(text)) => bad(text.clone()),
+        (true, None) => good,
+        (true, Some(_)) | (false, None) => return,
+    };
+    if teller.try_send(event).is_ok() {
+        *before = now;
+    }
+}
