@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::clone::{self, Unfinished};
 use super::condition::{Condition, State};
 use super::create::{self, DataDir, Lock};
 use super::error::Error;
@@ -135,7 +136,9 @@ async fn find(server: &mut Server, teller: &Teller) -> Found {
 }
 
 async fn find_once(server: &mut Server) -> Result<Found, Error> {
-    if server.data()? == DataDir::Nothing {
+    clone::finish_swap(server.instance())?;
+    let unfinished = Unfinished::read(server.instance()).is_some();
+    if unfinished || server.data()? == DataDir::Nothing {
         server.stop().await;
         return Ok(Found::Nothing);
     }

@@ -65,10 +65,20 @@ async fn once(
     touch: &mut mpsc::Receiver<Term>,
     teller: &Teller,
 ) -> Result<(), Error> {
+    let upstream = pairing::connect(server.instance(), &follow.upstream).await?;
+    pairing::check_major(server.version().major, &upstream).await?;
     rejoin::run(server, follow, touch, teller).await?;
     teller.doing("waiting for the stream");
-    let mut stream = stream_begins(server, follow).await?;
-    check_partner(server, follow).await?;
+    let mut stream = match stream_begins(server, follow).await {
+        Err(Error::Late { .. }) if server.lacks_wal() => {
+            tracing::warn!("the principal has no longer the WAL that this copy needs");
+            rejoin::copy(server, follow, touch, teller).await?;
+            rejoin::start(server, follow).await?;
+            stream_begins(server, follow).await?
+        }
+        begun => begun?,
+    };
+    pairing::check_collations(server.version().major, server.sql()?, &upstream).await?;
     drop_own_slot(server).await?;
     // From here on it is a mirror, and a mirror may be read from.
     server.set_access(Access::Open)?;
@@ -140,13 +150,6 @@ async fn watch_stream(server: &Server, receiver: u32) -> Result<(), Error> {
             return Ok(());
         }
     }
-}
-
-/// Refuses a principal that cannot be this server's partner.
-async fn check_partner(server: &Server, follow: &Follow) -> Result<(), Error> {
-    let upstream = pairing::connect(server.instance(), &follow.upstream).await?;
-    pairing::check_major(server.version().major, &upstream).await?;
-    pairing::check_collations(server.version().major, server.sql()?, &upstream).await
 }
 
 /// A former principal's slot for its mirror would keep WAL for nobody.

@@ -278,7 +278,8 @@ fn own_history(instance: &Instance, timeline: Timeline) -> Result<History, Error
         .ok_or_else(|| Error::unexpected("reading the own history", "it is empty or damaged"))
 }
 
-async fn copy(
+/// Replaces this copy by a fresh one, once that is allowed; nothing runs then.
+pub async fn copy(
     server: &mut Server,
     follow: &Follow,
     touch: &mut mpsc::Receiver<Term>,
@@ -306,7 +307,8 @@ async fn allowed(
     Err(Error::unexpected("waiting for leave to touch the data", "the agent is ending"))
 }
 
-async fn start(server: &mut Server, follow: &Follow) -> Result<(), Error> {
+/// Runs it as a standby that streams from the upstream.
+pub async fn start(server: &mut Server, follow: &Follow) -> Result<(), Error> {
     let mode = Mode {
         listen: Listen::Port,
         access: Access::Closed,

@@ -54,6 +54,8 @@ impl Mode {
 #[derive(Debug)]
 struct Running {
     postmaster: Postmaster,
+    /// Where in the log file its own lines begin.
+    log_begin: u64,
     mode: Mode,
     /// Set before we end it ourselves, so that its end is no news.
     expected: Arc<AtomicBool>,
@@ -136,8 +138,8 @@ impl Server {
         let given = settings::command_line(&instance, mode.listen);
         let postmaster = Postmaster::spawn(&instance, &given)?;
         let expected = Arc::new(AtomicBool::new(true));
-        self.running = Some(Running { postmaster, mode, expected, lines: None });
-        if let Err(error) = self.connect(instance.start_timeout, "starting", log_begin).await {
+        self.running = Some(Running { postmaster, log_begin, mode, expected, lines: None });
+        if let Err(error) = self.connect(instance.start_timeout, "starting").await {
             self.stop().await;
             return Err(error);
         }
@@ -166,8 +168,8 @@ impl Server {
         let listen = if listens { Listen::Port } else { Listen::SocketOnly };
         let mode = Mode { listen, access: Access::Closed, upstream: None };
         let expected = Arc::new(AtomicBool::new(true));
-        self.running = Some(Running { postmaster, mode, expected, lines: None });
-        match self.connect(ADOPT_TIMEOUT, "taking it over", 0).await {
+        self.running = Some(Running { postmaster, log_begin: 0, mode, expected, lines: None });
+        match self.connect(ADOPT_TIMEOUT, "taking it over").await {
             Ok(()) => {
                 self.open_spares().await?;
                 self.watch();
@@ -185,12 +187,7 @@ impl Server {
         }
     }
 
-    async fn connect(
-        &mut self,
-        patience: Duration,
-        doing: &'static str,
-        log_begin: u64,
-    ) -> Result<(), Error> {
+    async fn connect(&mut self, patience: Duration, doing: &'static str) -> Result<(), Error> {
         let instance = Arc::clone(&self.instance);
         let running = self.running.as_mut().ok_or(Error::Late { doing })?;
         let begun = Instant::now();
@@ -207,7 +204,7 @@ impl Server {
             let opened = tokio::select! {
                 biased;
                 () = running.postmaster.exited() => {
-                    return Err(Error::Exited { doing, log: log_since(&instance, log_begin) });
+                    return Err(Error::Exited { doing, log: log_since(&instance, running.log_begin) });
                 }
                 opened = attempt => opened,
             };
@@ -333,6 +330,14 @@ impl Server {
             running.postmaster.signal(Signal::HUP);
         }
         Ok(())
+    }
+
+    /// Whether PostgreSQL has said that its upstream does not keep the WAL any more that it needs.
+    pub fn lacks_wal(&self) -> bool {
+        self.running
+            .as_ref()
+            .map(|running| log_since(&self.instance, running.log_begin))
+            .is_some_and(|log| log.contains("has already been removed"))
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -267,6 +267,16 @@ pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// The first column of the first row, as text.
+pub async fn one(client: &Client, sql: &str) -> String {
+    for message in client.simple_query(sql).await.unwrap() {
+        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+            return row.get(0).unwrap_or_default().to_owned();
+        }
+    }
+    panic!("no row: {sql}")
+}
+
 /// The cluster that every rig starts from, made by Backstay itself.
 pub fn seed() -> &'static Instance {
     static SEED: OnceLock<Instance> = OnceLock::new();
