@@ -1,6 +1,13 @@
 //! The agent's PostgreSQL room against real PostgreSQL.
 
+mod canary_volumes;
 mod cluster;
 mod guard_fence;
+mod pg_access;
+mod pg_life;
+mod pg_pair;
 mod pg_promotion;
+mod pg_settings;
+mod rejoin_rewind;
+mod rejoin_way_back;
 mod rig;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use session::{Fact, MirrorSeen, Order, Term, Timeline};
 
-use crate::rig::{Rig, eventually};
+use crate::rig::{Rig, eventually, one};
 
 #[tokio::test]
 async fn a_pair_serves_mirrors_and_hands_over() {
@@ -64,4 +64,98 @@ async fn a_pair_serves_mirrors_and_hands_over() {
         second.client("nobody").await.is_err_and(|text| text.contains("password"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_timeline_of_the_other_partner_is_skipped_and_a_used_one_is_refused() {
+    let mut rig = Rig::new();
+    rig.drive().await;
+    rig.serve_alone(2).await;
+    rig.order(Order::Stop).await;
+    rig.until(Fact::Stopped).await;
+    rig.run_alone(true).await;
+    let (fork, _, newest) = rig.prepare(4).await;
+    assert_eq!((fork.timeline, newest), (Timeline(2), Timeline(2)));
+    for used in [1, 2] {
+        let promote = Order::Promote { term: Term(4), timeline: Timeline(used), fork };
+        rig.order(promote).await;
+        rig.until(Fact::PromotionFailed { term: Term(4) }).await;
+    }
+    let wal = rig.instance.wal_dir();
+    rig.order(Order::Promote { term: Term(4), timeline: Timeline(6), fork }).await;
+    rig.wait("promoted", |fact| matches!(fact, Fact::Promoted { .. }).then_some(())).await;
+    for (timeline, empty) in [(3, true), (4, true), (5, true), (6, false)] {
+        let meta = std::fs::metadata(wal.join(format!("{timeline:08X}.history"))).unwrap();
+        assert_eq!(meta.len() == 0, empty, "{timeline}");
+    }
+    let sql = rig.sql().await;
+    let file = one(&sql, "SELECT pg_walfile_name(pg_current_wal_lsn())").await;
+    assert!(file.starts_with("00000006"), "{file}");
+    // A later start finds its way over the skipped ids.
+    rig.order(Order::Stop).await;
+    rig.until(Fact::Stopped).await;
+    let (_, position) = rig.run_alone(true).await;
+    assert_eq!(position.timeline, Timeline(6));
+}
+
+#[tokio::test]
+async fn skipped_ids_of_a_promotion_that_never_happened_do_not_hinder_a_start() {
+    let mut rig = Rig::new();
+    rig.drive().await;
+    let unused = rig.instance.wal_dir().join("00000002.history");
+    std::fs::write(&unused, "").unwrap();
+    rig.instance.os_user.own(&unused).unwrap();
+    rig.run_alone(true).await;
+    assert!(!unused.exists());
+}
+
+#[tokio::test]
+async fn a_lone_commit_waits_until_the_guard_is_open() {
+    let mut rig = Rig::new();
+    rig.drive().await;
+    rig.run_alone(true).await;
+    let serving = rig.promote(2).await;
+    rig.order(Order::CommitBarrier { promotion: serving.promotion }).await;
+    let sql = rig.sql().await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    eventually("the barrier waits", async || one(&sql, waits).await == "1").await;
+    // A transaction without WAL is no barrier: it does not wait.
+    sql.batch_execute("BEGIN; SELECT 1; COMMIT").await.unwrap();
+    // A wait that is cancelled ends as success, with a warning only. It must not count.
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    for _ in 0..3 {
+        eventually("the barrier waits", async || one(&sql, waits).await == "1").await;
+        one(&sql, cancel).await;
+    }
+    let committed = Fact::BarrierCommitted { term: Term(2) };
+    assert!(!rig.facts_so_far().contains(&committed));
+    let begun = Instant::now();
+    rig.order(Order::OpenGuard).await;
+    rig.until(committed).await;
+    eprintln!("the barrier is committed {:?} after the order to open", begun.elapsed());
+    rig.order(Order::CloseGuard).await;
+    rig.until(Fact::GuardClosed).await;
+    let waiting = sql.batch_execute("CREATE TABLE t (i int)");
+    assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
+}
+
+#[tokio::test]
+async fn a_primary_reads_a_position_that_covers_every_commit() {
+    let mut rig = Rig::new();
+    rig.drive().await;
+    rig.serve_alone(2).await;
+    let sql = rig.sql().await;
+    sql.batch_execute("CREATE TABLE t (i int)").await.unwrap();
+    let lsn = one(&sql, "SELECT pg_current_wal_flush_lsn() - '0/0'").await.parse::<u64>().unwrap();
+    rig.order(Order::ReadPosition).await;
+    let read = rig
+        .wait("the position", |fact| match fact {
+            Fact::PositionRead { position } => Some(position),
+            _ => None,
+        })
+        .await;
+    assert_eq!(read.timeline, Timeline(2));
+    assert!(read.lsn.0 >= lsn);
+    let flushed = one(&sql, "SELECT pg_current_wal_flush_lsn() - '0/0'").await;
+    assert!(flushed.parse::<u64>().unwrap() >= read.lsn.0, "it is flushed by then");
 }

@@ -201,6 +201,12 @@ impl Rig {
         client
     }
 
+    /// A connection of the agent's own kind.
+    pub async fn sql_connection(&self) -> agent::postgres::sql::Connection {
+        let commits = agent::postgres::sql::Commits::Local;
+        agent::postgres::sql::Connection::open(&self.instance, commits).await.unwrap()
+    }
+
     /// Connects as a client would; on failure, what PostgreSQL or the library says.
     pub async fn client(&self, user: &str) -> Result<Client, String> {
         let opened = tokio_postgres::Config::new()
