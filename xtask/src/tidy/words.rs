@@ -87,13 +87,14 @@ fn imports_timers(line: &str) -> bool {
     line.trim_start().strip_prefix("use tokio::time::").is_some_and(|it| it.contains("Instant"))
 }
 
-/// Whether line `at` lies in a function that looks again and again until a deadline.
+/// Whether line `at` lies in a function that looks again and again, up to some end.
 fn waits(source: &Source, at: usize) -> bool {
     let lines = &source.lexed.lines[..=at];
     let start = lines.iter().rposition(|line| line.contains("fn ")).unwrap_or(0);
     let so_far = lines[start..].join("\n");
     let again = so_far.contains("loop {") || so_far.contains("while ");
-    again && so_far.contains("deadline")
+    so_far.contains("for _ in ")
+        || again && ["deadline", "elapsed"].iter().any(|end| so_far.contains(end))
 }
 
 #[cfg(test)]
