@@ -118,7 +118,7 @@ pub struct DemoStart {
     /// Run two servers alone: no automatic failover. Settled at the first start.
     #[arg(long)]
     pub without_witness: bool,
-    /// Run in the background, return once the pool is served. `backstay demo stop` ends it.
+    /// Run in the background, return once the pool is mirrored. `backstay demo stop` ends it.
     #[arg(long)]
     pub detach: bool,
     /// The background process itself (started by --detach).

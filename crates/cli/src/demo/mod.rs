@@ -32,7 +32,7 @@ use crate::clock;
 use crate::output::{self, hinted};
 
 const SUPERVISOR_LOG: &str = "supervisor.log";
-/// The supervisor writes this when clients can use the pool.
+/// The supervisor writes this when clients can use the pool and the mirror is there, or late.
 const READY_FILE: &str = "ready";
 const DETACH_DEADLINE: Duration = Duration::from_secs(360);
 const STOP_DEADLINE: Duration = Duration::from_secs(45);
@@ -164,6 +164,9 @@ async fn set_up_and_show(dir: &Path, plan: &Plan, in_background: bool) -> anyhow
         output::talk("making two PostgreSQL servers; the first start takes a few seconds");
     }
     setup::pool(dir, plan.clone()).await?;
+    if in_background {
+        setup::wait_until_mirrored(plan).await?;
+    }
     std::fs::write(dir.join(READY_FILE), "").context("say that the demo is ready")?;
     if in_background {
         return std::future::pending().await;
@@ -180,7 +183,7 @@ fn introduce(plan: &Plan) {
     ));
 }
 
-/// Starts the demo in the background and waits until the pool is served.
+/// Starts the demo in the background and waits until the pool is served and mirrored.
 pub async fn detach(args: &DemoStart) -> anyhow::Result<()> {
     let dir = place::dir(args.place.dir.as_deref())?;
     place::prepare(&dir, args.place.dir.as_deref())?;

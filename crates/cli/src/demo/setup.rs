@@ -25,7 +25,7 @@ use crate::admin;
 use crate::clock;
 use crate::command::pool::{Scope, make_session};
 use crate::deployment::Deployment;
-use crate::output::hinted;
+use crate::output::{self, hinted};
 use crate::picture::Picture;
 
 const PASSWORD_FILE: &str = "demo.password";
@@ -33,6 +33,7 @@ const SECRET_FILE: &str = "secret";
 /// Making a database cluster and copying it takes seconds; a slow disk may take minutes.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const MIRROR_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes every file that the processes read.
@@ -219,6 +220,24 @@ async fn wait(
                 format!("after {} s still not so: {what} ({})", span.as_secs(), picture.sentence),
                 format!("the logs say why:\n{}", logs.join("\n")),
             ));
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Scripts want to play faults at once. A mirror that is late is told, and no failure: the pool is
+/// served, and its status says what the mirror does.
+pub async fn wait_until_mirrored(plan: &Plan) -> anyhow::Result<()> {
+    let deployment = plan.deployment();
+    let deadline = clock::now() + MIRROR_DEADLINE;
+    loop {
+        let picture = admin::picture(&deployment, deployment.pool(POOL)?).await?;
+        if picture.redundant() && (plan.witness.is_none() || picture.automatic_failover.armed) {
+            return Ok(());
+        }
+        if clock::now() > deadline {
+            output::talk("the pool is served, but not mirrored yet: backstay pool status");
+            return Ok(());
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use protocol::admin::at_text;
 use tokio_postgres::{Client, Config, NoTls};
 
 use self::report::{Moments, Report, Run, Verdict};
@@ -83,7 +84,7 @@ async fn play(scene: &Scene, fault: Fault) -> anyhow::Result<Run> {
         .await?;
     tokio::time::sleep(WARM_UP).await;
 
-    output::talk(&format!("fault: {}", fault.name()));
+    output::talk(&format!("fault: {}, at {}", fault.name(), at_text(clock::wall_ms())));
     let fault_at = clock::now();
     scene.strike(fault, &before).await?;
     scene.wait_until_resumed(fault, &before, &free).await?;

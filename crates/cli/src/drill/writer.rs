@@ -26,6 +26,8 @@ const STATEMENT_DEADLINE: Duration = Duration::from_millis(250);
 const CONNECT_DEADLINE: Duration = Duration::from_millis(250);
 /// Between two attempts at one host.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// The same for a client with one host only, which is not the one whose outage counts.
+const PINNED_PAUSE: Duration = Duration::from_millis(50);
 
 /// One acknowledged row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,12 +114,12 @@ impl Pen {
             };
             while !*stopped.borrow() {
                 let begun = clock::now();
-                match self.row(&link).await {
-                    Outcome::Acknowledged => {}
-                    Outcome::Refused if self.hosts.len() == 1 => {}
+                let pause = match self.row(&link).await {
+                    Outcome::Acknowledged => PACE,
+                    Outcome::Refused if self.hosts.len() == 1 => PINNED_PAUSE,
                     Outcome::Refused | Outcome::InDoubt => break,
-                }
-                tokio::time::sleep_until((begun + PACE).into()).await;
+                };
+                tokio::time::sleep_until((begun + pause).into()).await;
             }
             if *stopped.borrow() {
                 return self.kept;
@@ -164,6 +166,7 @@ struct Link {
 
 /// Tries all hosts side by side, again and again, until one is ready.
 async fn connect(hosts: &[Config]) -> Link {
+    let pause = if hosts.len() == 1 { PINNED_PAUSE } else { RETRY_PAUSE };
     let mut attempts = JoinSet::new();
     for host in hosts {
         attempts.spawn_local(attempt(host.clone(), Duration::ZERO));
@@ -172,11 +175,11 @@ async fn connect(hosts: &[Config]) -> Link {
         match attempts.join_next().await {
             Some(Ok(Ok(link))) => return link,
             Some(Ok(Err(host))) => {
-                attempts.spawn_local(attempt(host, RETRY_PAUSE));
+                attempts.spawn_local(attempt(host, pause));
             }
             Some(Err(_)) | None => {
                 for host in hosts {
-                    attempts.spawn_local(attempt(host.clone(), RETRY_PAUSE));
+                    attempts.spawn_local(attempt(host.clone(), pause));
                 }
             }
         }

@@ -79,6 +79,5 @@ fn phases(entry: &HistoryEntry) -> String {
     }
     let words: Vec<String> =
         entry.phases.iter().map(|phase| format!("{} {} ms", phase.phase, phase.ms)).collect();
-    let total = entry.total_ms.map(|ms| format!("; {ms} ms in all")).unwrap_or_default();
-    format!(" ({}{total})", words.join(", "))
+    format!(" ({})", words.join(", "))
 }
