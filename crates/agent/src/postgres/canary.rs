@@ -8,15 +8,19 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use session::{Ailment, Fact};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::condition::Problem;
 use super::instance::Instance;
 use super::os_user::OsUser;
+use super::teller::Teller;
 
 const FILE: &str = "backstay.canary";
 /// Warn when less than this part of a volume is free, or less than that many bytes.
@@ -60,18 +64,24 @@ pub struct Canary {
 
 impl Canary {
     pub fn spawn(instance: &Instance, pace: Pace) -> io::Result<Canary> {
-        Canary::watching(volumes(instance), Some(instance.os_user.clone()), pace)
+        let (data_dir, wal_dir) = (instance.data_dir.clone(), instance.wal_dir());
+        let owner = instance.os_user.clone();
+        Canary::watching(move || volumes(&data_dir, &wal_dir), Some(owner), pace)
     }
 
-    /// Watches the volumes that these directories are on. The files are given to `owner`, because
-    /// a base backup fails on a file that PostgreSQL's user cannot read.
-    pub fn watching(dirs: Vec<PathBuf>, owner: Option<OsUser>, pace: Pace) -> io::Result<Canary> {
+    /// Watches the volumes of the directories that `dirs` names for each round. The files are
+    /// given to `owner`: a base backup fails on a file that PostgreSQL's user cannot read.
+    pub fn watching(
+        dirs: impl Fn() -> Vec<PathBuf> + Send + 'static,
+        owner: Option<OsUser>,
+        pace: Pace,
+    ) -> io::Result<Canary> {
         let (begins, begun) = mpsc::channel(1);
         let (results, seen) = mpsc::channel(1);
         let (teller, events) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("canary".to_owned())
-            .spawn(move || write_rounds(&dirs, owner.as_ref(), begun, &results))?;
+            .spawn(move || write_rounds(dirs, owner.as_ref(), begun, &results))?;
         let task = tokio::spawn(watch(pace, begins, seen, teller));
         Ok(Canary { events, task })
     }
@@ -88,16 +98,49 @@ impl Drop for Canary {
     }
 }
 
-/// The directories to write to: the data directory, and that of the WAL if it is on a volume of
-/// its own. A directory that is missing is not watched: there may be no data yet.
-fn volumes(instance: &Instance) -> Vec<PathBuf> {
-    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
-    let (data, wal) = (instance.data_dir.clone(), instance.wal_dir());
-    if device(&wal).is_some() && device(&wal) != device(&data) {
-        vec![data, wal]
-    } else {
-        vec![data]
+/// Tells the session and people what the canary sees. Never ends by itself.
+pub async fn report(instance: Arc<Instance>, teller: Teller) {
+    let mut canary = match Canary::spawn(&instance, Pace::default()) {
+        Ok(canary) => canary,
+        Err(error) => {
+            tracing::error!(%error, "the volumes are not watched");
+            return;
+        }
+    };
+    while let Some(event) = canary.event().await {
+        let storage = |text: String, hint: &str| {
+            tracing::warn!(text, hint, "storage");
+            teller.change(|condition| {
+                condition.storage = Some(Problem { text, hint: Some(hint.to_owned()) });
+            });
+        };
+        match event {
+            CanaryEvent::Failing(text) => {
+                storage(text, "check the volume and the system's log");
+                teller.fact(Fact::Unhealthy(Ailment::Storage)).await;
+            }
+            CanaryEvent::NearlyFull(text) => {
+                storage(text, "free some space, or enlarge the volume, before it is full");
+            }
+            CanaryEvent::Well => {
+                teller.change(|condition| condition.storage = None);
+                teller.fact(Fact::Healthy).await;
+            }
+            CanaryEvent::Roomy => teller.change(|condition| condition.storage = None),
+        }
     }
+}
+
+/// The directories to write to: the data directory, and that of the WAL if it is on a volume of
+/// its own. None while there is no cluster, because what makes one wants an empty directory.
+fn volumes(data_dir: &Path, wal_dir: &Path) -> Vec<PathBuf> {
+    if !data_dir.join("PG_VERSION").exists() {
+        return Vec::new();
+    }
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let apart = device(wal_dir).is_some() && device(wal_dir) != device(data_dir);
+    let wal_dir = apart.then(|| wal_dir.to_owned());
+    [data_dir.to_owned()].into_iter().chain(wal_dir).collect()
 }
 
 /// What one round of writes showed.
@@ -108,15 +151,15 @@ struct Round {
 
 /// The thread: a round for each word, until nobody gives it any more.
 fn write_rounds(
-    dirs: &[PathBuf],
+    dirs: impl Fn() -> Vec<PathBuf>,
     owner: Option<&OsUser>,
     mut begun: mpsc::Receiver<()>,
     results: &mpsc::Sender<Round>,
 ) {
     while begun.blocking_recv().is_some() {
-        let dirs = || dirs.iter().filter(|dir| dir.is_dir());
-        let failure = dirs().find_map(|dir| write(dir, owner).err());
-        let nearly_full = dirs().find_map(|dir| nearly_full(dir));
+        let dirs = dirs();
+        let failure = dirs.iter().find_map(|dir| write(dir, owner).err());
+        let nearly_full = dirs.iter().find_map(|dir| nearly_full(dir));
         if results.blocking_send(Round { failure, nearly_full }).is_err() {
             return;
         }

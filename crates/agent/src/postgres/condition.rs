@@ -55,4 +55,6 @@ pub struct Condition {
     pub doing: String,
     pub progress: Option<Progress>,
     pub problem: Option<Problem>,
+    /// A volume that does not take writes, or is nearly full.
+    pub storage: Option<Problem>,
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::canary;
 use super::clone::{self, Unfinished};
 use super::condition::{Condition, State};
 use super::create::{self, DataDir, Lock};
@@ -84,6 +85,7 @@ async fn run(
     let (seen, probed) = mpsc::channel(QUEUE);
     let mut probes = JoinSet::new();
     probes.spawn(probe::run(Arc::clone(&instance), server.life(), seen));
+    probes.spawn(canary::report(Arc::clone(&instance), teller.clone()));
     let (touch_sender, touch) = mpsc::channel(QUEUE);
     let ears = Ears {
         instance: Arc::clone(&instance),

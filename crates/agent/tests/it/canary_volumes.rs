@@ -37,7 +37,8 @@ async fn event(canary: &mut Canary) -> CanaryEvent {
 async fn a_volume_that_refuses_writes_is_told_once_and_so_is_its_recovery() {
     let dir = Dir::new("canary-refuses");
     std::fs::create_dir(dir.file()).unwrap();
-    let mut canary = Canary::watching(vec![dir.0.clone()], None, PACE).unwrap();
+    let watched = vec![dir.0.clone()];
+    let mut canary = Canary::watching(move || watched.clone(), None, PACE).unwrap();
     let CanaryEvent::Failing(text) = event(&mut canary).await else {
         panic!("not told as failing");
     };
@@ -52,7 +53,8 @@ async fn a_volume_that_refuses_writes_is_told_once_and_so_is_its_recovery() {
 async fn a_write_that_hangs_is_told_at_its_deadline_and_holds_nobody_up() {
     let dir = Dir::new("canary-hangs");
     mknodat(CWD, dir.file(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let mut canary = Canary::watching(vec![dir.0.clone()], None, PACE).unwrap();
+    let watched = vec![dir.0.clone()];
+    let mut canary = Canary::watching(move || watched.clone(), None, PACE).unwrap();
     let begun = Instant::now();
     let CanaryEvent::Failing(text) = event(&mut canary).await else {
         panic!("not told as failing");

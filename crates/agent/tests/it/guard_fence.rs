@@ -188,3 +188,28 @@ async fn the_guard_keeps_up_with_a_large_transaction() {
     let large = "INSERT INTO t SELECT n FROM generate_series(1, 300000) n";
     returns(write(&cluster, large).await).await;
 }
+
+/// Interleaved, and wide of its mark on a busy machine: what the guard costs each commit of a lone principal.
+#[tokio::test]
+async fn a_commit_through_the_guard_costs_little_more_than_one_without_waiting() {
+    const COMMITS: u32 = 200;
+    let mut cluster = Cluster::new();
+    let client = with_table(&mut cluster).await;
+    let mut guard = Guard::spawn(&cluster.instance);
+    guard.open();
+    assert_eq!(event(&mut guard).await, GuardEvent::Opened);
+    let mut spent = [Duration::ZERO; 2];
+    for _round in 0..5 {
+        for (mode, spent) in ["local", "on"].iter().zip(&mut spent) {
+            client.batch_execute(&format!("SET synchronous_commit = {mode}")).await.unwrap();
+            let begun = Instant::now();
+            for _commit in 0..COMMITS / 5 {
+                client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+            }
+            *spent += begun.elapsed();
+        }
+    }
+    let [local, guarded] = spent.map(|spent| spent / COMMITS);
+    eprintln!("a commit takes {local:?} without waiting, {guarded:?} through the guard");
+    assert!(guarded < local * 5 + Duration::from_millis(5));
+}

@@ -193,7 +193,7 @@ async fn a_partner_without_data_copies_the_principals() {
     let data = &second.instance.data_dir;
     std::fs::rename(data, data.with_file_name("data.copy")).unwrap();
     std::fs::write(second.instance.files_dir.join("initialise.unfinished"), "swap\n").unwrap();
-    assert_eq!(second.drive().await, Found::Nothing);
+    assert_eq!(second.drive().await, Found::Stopped);
     assert_eq!(follow(&mut second, &serving, None).await, []);
     assert_eq!(rows(&second).await.len(), 100_000);
 }
