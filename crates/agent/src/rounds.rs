@@ -11,7 +11,7 @@ use std::time::Duration;
 use protocol::admin::words::Code;
 use protocol::admin::{MemberKind, MemberStatus, Refusal, Request, Response};
 use protocol::handshake::Introduction;
-use session::{Input, Instant, Output};
+use session::{Body, Fact, Input, Instant, Message, Output};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
@@ -130,6 +130,10 @@ impl Rounds {
             Event::Received(received) => self.received(received),
             Event::Told(Told { seat, driver, fact }) => {
                 if self.seats[seat].driver == driver {
+                    let session = &self.seats[seat].part.pool;
+                    if !matches!(fact, Fact::MirrorSeen(_) | Fact::PositionSeen { .. }) {
+                        tracing::debug!(session, ?fact, "fact");
+                    }
                     self.step(seat, Input::Postgres(fact));
                 }
             }
@@ -155,6 +159,9 @@ impl Rounds {
         if part.members.get(&message.from).is_none_or(|address| address.name != host) {
             tracing::debug!(host, session, "a message in another member's name is ignored");
             return;
+        }
+        if !is_heartbeat(&message) {
+            tracing::debug!(session, host, body = ?message.body, "hears");
         }
         self.step(seat, Input::Received(message));
     }
@@ -228,6 +235,10 @@ impl Rounds {
             Output::Persist(_) => unreachable!("the queue keeps them"),
             Output::Send(message) => {
                 let Seat { part, .. } = &self.seats[seat];
+                if !is_heartbeat(&message) {
+                    let (session, to) = (&part.pool, part.name_of(message.to));
+                    tracing::debug!(session, to, body = ?message.body, "says");
+                }
                 match part.members.get(&message.to) {
                     Some(address) => self.peers.send(&address.name, &part.pool, &message),
                     None => {
@@ -372,6 +383,10 @@ impl Rounds {
                 .collect(),
         }
     }
+}
+
+fn is_heartbeat(message: &Message) -> bool {
+    matches!(message.body, Body::Heartbeat { .. } | Body::HeartbeatAnswered { .. })
 }
 
 /// What has come already.

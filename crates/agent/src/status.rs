@@ -137,7 +137,9 @@ fn mirror_status(mirror: MirrorSeen, condition: Option<&Condition>) -> MirrorSta
 }
 
 fn postgres_status(part: &Part, view: &View, condition: Condition) -> PostgresStatus {
-    let timeline = condition.timeline.or(view.position.map(|position| position.timeline));
+    let serves = view.promotion.filter(|_| view.serving).map(|promotion| promotion.timeline);
+    let seen = condition.timeline.or(view.position.map(|position| position.timeline));
+    let timeline = serves.or(seen);
     let at = |lsn: Option<Lsn>| -> Option<PositionShown> {
         Some(Position { timeline: timeline.unwrap_or_default(), lsn: lsn? }.into())
     };
