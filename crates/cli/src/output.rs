@@ -12,6 +12,11 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+/// How the reader starts this program, for advice that can be copied.
+pub fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "backstay".to_owned())
+}
+
 /// An error with a way out of it.
 #[derive(Debug)]
 pub struct Hinted {
@@ -153,16 +158,27 @@ impl Screen {
     }
 
     pub fn draw(&mut self, text: &str) {
-        let rows = rustix::termios::tcgetwinsize(std::io::stdout())
-            .map_or(usize::MAX, |size| usize::from(size.ws_row.max(1)));
+        let (rows, columns) = rustix::termios::tcgetwinsize(std::io::stdout())
+            .map_or((usize::MAX, usize::MAX), |size| {
+                (usize::from(size.ws_row.max(1)), usize::from(size.ws_col.max(1)))
+            });
         let mut page = String::from(if self.drawn_once { HOME } else { ENTER });
         page.push_str(HOME);
-        let lines: Vec<&str> = text.lines().take(rows).collect();
-        for (index, line) in lines.iter().enumerate() {
-            page.push_str(line);
-            page.push_str(CLEAR_LINE_END);
-            if index + 1 < lines.len() {
+        let mut used = 0;
+        for line in text.lines() {
+            let width = width(line);
+            let needed = width.div_ceil(columns).max(1);
+            if used + needed > rows {
+                break;
+            }
+            if used > 0 {
                 page.push_str("\r\n");
+            }
+            used += needed;
+            page.push_str(line);
+            // The cursor stands on the last cell of a row that is exactly full.
+            if !width.is_multiple_of(columns) || width == 0 {
+                page.push_str(CLEAR_LINE_END);
             }
         }
         page.push_str(CLEAR_BELOW);

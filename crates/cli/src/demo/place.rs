@@ -47,9 +47,13 @@ pub fn dir(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The directory of a demo that exists.
+/// The directory of a demo that exists: the one given, the one whose deployment file the
+/// environment names, or the default one.
 pub fn existing(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let dir = dir(given)?;
+    let named = std::env::var_os("BACKSTAY_DEPLOYMENT").map(PathBuf::from);
+    let named = named.and_then(|file| Some(file.parent()?.to_path_buf()));
+    let named = named.filter(|dir| dir.join(PLAN_FILE).exists());
+    let dir = dir(given.or(named.as_deref()))?;
     if dir.join(PLAN_FILE).exists() {
         return Ok(dir);
     }

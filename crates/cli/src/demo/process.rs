@@ -118,11 +118,27 @@ pub fn postmaster(data_dir: &Path) -> Option<Process> {
     (works_in == data_dir.canonicalize().ok()?).then_some(process)
 }
 
+/// Every process that was started on `data_dir`: a postmaster shows nothing else of itself in its
+/// first moments.
+pub fn started_on(data_dir: &Path) -> Vec<Process> {
+    let data_dir = data_dir.as_os_str().as_encoded_bytes();
+    let works_there = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        arguments.windows(2).any(|pair| pair[0] == b"-D" && pair[1] == data_dir)
+    };
+    pids().filter(works_there).filter_map(Process::with_pid).collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
+    listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+}
+
 /// `roots` and all that descends from them, parents before children.
 pub fn with_descendants(roots: &[Process]) -> Vec<Process> {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
-    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+    for pid in pids() {
         if let Some(stat) = stat(pid).filter(|stat| !is_dead(stat.state)) {
             let process = Process { pid, started: stat.started };
             children.entry(stat.parent).or_default().push(process);

@@ -117,10 +117,18 @@ impl Supervisor {
                 stop_orphan(member)?;
             }
         }
-        let left: Vec<Process> = self.members.iter().flat_map(family).collect();
+        let mut left: Vec<Process> = self.members.iter().flat_map(family).collect();
+        left.extend(self.inherited());
         self.end_by_force(&left).await?;
         let _ = fs::remove_file(self.dir.join(PID_FILE));
         Ok(())
+    }
+
+    /// What ended processes have left to this reaper.
+    fn inherited(&self) -> Vec<Process> {
+        let me = Process::with_pid(std::process::id().cast_signed());
+        let family = process::with_descendants(&me.into_iter().collect::<Vec<_>>());
+        family.into_iter().filter(|process| Some(*process) != me).collect()
     }
 
     async fn end_by_force(&self, left: &[Process]) -> anyhow::Result<()> {
@@ -149,7 +157,10 @@ pub fn postmaster(member: &MemberFiles) -> Option<Process> {
 
 /// Every process of a member: its agent, its PostgreSQL, and all that they have started.
 pub fn family(member: &MemberFiles) -> Vec<Process> {
-    let roots: Vec<Process> = agent(member).into_iter().chain(postmaster(member)).collect();
+    let mut roots: Vec<Process> = agent(member).into_iter().chain(postmaster(member)).collect();
+    if member.kind == Kind::Server {
+        roots.extend(process::started_on(&member.data_dir()));
+    }
     process::with_descendants(&roots)
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::place;
 use super::plan::{MemberFiles, POOL, Plan};
 use super::process::Life;
 use super::supervise::{agent, postmaster};
@@ -24,6 +25,7 @@ pub async fn show(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     let members = plan.members(dir);
     let mut screen = Screen::open();
     let mut told = String::new();
+    let environment = environment(dir);
     let mut ticks = tokio::time::interval(REDRAW);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -31,8 +33,8 @@ pub async fn show(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
         let picture = admin::picture_within(&deployment, pool, LOOK_DEADLINE).await?;
         match &mut screen {
             Some(screen) => {
-                let colour = Colour::for_stdout();
-                screen.draw(&page(&deployment, plan, &members, &picture, colour).await);
+                let environment = environment.as_deref();
+                screen.draw(&page(&deployment, plan, &members, &picture, environment).await);
             }
             None if told != picture.sentence => {
                 output::data(&format!("{POOL}: {}", picture.sentence));
@@ -43,13 +45,22 @@ pub async fn show(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     }
 }
 
+/// What a second terminal needs to find a demo that is not in the default place.
+fn environment(dir: &Path) -> Option<String> {
+    let default = place::default_dir().ok();
+    let file = dir.join(place::DEPLOYMENT_FILE);
+    (default.as_deref() != Some(dir))
+        .then(|| format!("export BACKSTAY_DEPLOYMENT={}", file.display()))
+}
+
 async fn page(
     deployment: &Deployment,
     plan: &Plan,
     members: &[MemberFiles],
     picture: &Picture,
-    colour: Colour,
+    environment: Option<&str>,
 ) -> String {
+    let colour = Colour::for_stdout();
     let mut text = show::picture(picture, colour);
     for line in members.iter().filter_map(|member| process_note(member, colour)) {
         text.push_str(&line);
@@ -62,8 +73,16 @@ async fn page(
         plan.connection_strings().uri
     }));
     text.push_str(&format!("{}\n", colour.strong("try next, in a second terminal")));
-    for advice in advice(picture, members) {
-        text.push_str(&format!("  {advice}\n"));
+    if let Some(line) = environment {
+        text.push_str(&format!("  {line}\n"));
+    }
+    let program = output::program();
+    for (command, meaning) in advice(picture, members) {
+        text.push_str(&format!(
+            "  {:<48} {}\n",
+            format!("{program} {command}"),
+            colour.faint(&meaning)
+        ));
     }
     text.push_str(&colour.faint("Ctrl-C ends the demo; its data stay for the next start\n"));
     text
@@ -91,34 +110,33 @@ fn process_note(member: &MemberFiles, colour: Colour) -> Option<String> {
     ))
 }
 
-/// What is worth trying in this state.
-fn advice(picture: &Picture, members: &[MemberFiles]) -> Vec<String> {
+/// What is worth trying in this state: commands, and what they do.
+fn advice(picture: &Picture, members: &[MemberFiles]) -> Vec<(String, String)> {
     let down = members.iter().find(|member| agent(member).is_none());
     let frozen = members
         .iter()
         .find(|member| agent(member).is_some_and(|process| process.life() == Life::Frozen));
     let mut lines = Vec::new();
     if let Some(member) = down {
-        lines.push(format!("backstay demo restart {:<12} bring it back", member.name));
+        lines.push((format!("demo restart {}", member.name), "bring it back".to_owned()));
     }
     if let Some(member) = frozen {
-        lines.push(format!("backstay demo thaw {:<15} let it go on", member.name));
+        lines.push((format!("demo thaw {}", member.name), "let it go on".to_owned()));
     }
-    match picture.state {
-        State::Mirrored => lines.extend(
-            [
-                "backstay demo kill principal       its host is lost: watch the mirror take over",
-                "backstay demo kill server          only its PostgreSQL crashes",
-                "backstay demo freeze principal     a stalled machine, and its return with thaw",
-                "backstay pool failover pool01      exchange the roles",
-                "backstay drill pool01 host-loss    the same, measured with a writing client",
-            ]
-            .map(str::to_owned),
-        ),
-        State::Exposed | State::NotServed => {
-            lines.push("backstay pool status --watch       see what it waits for".to_owned());
-            lines.push("backstay pool history pool01       see how it came to this".to_owned());
-        }
-    }
+    let fixed: &[(&str, &str)] = match picture.state {
+        State::Mirrored => &[
+            ("demo kill principal", "its host is lost: watch the mirror take over"),
+            ("demo kill server", "only its PostgreSQL crashes"),
+            ("demo freeze principal", "a stalled machine, and its return with thaw"),
+            ("pool failover pool01", "exchange the roles"),
+            ("drill pool01 host-loss", "the same, measured with a writing client"),
+        ],
+        State::Exposed | State::NotServed => &[
+            ("pool status --watch", "see what it waits for"),
+            ("pool history pool01", "see how it came to this"),
+        ],
+    };
+    let owned = |(command, meaning): &(&str, &str)| ((*command).to_owned(), (*meaning).to_owned());
+    lines.extend(fixed.iter().map(owned));
     lines
 }

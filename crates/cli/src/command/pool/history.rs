@@ -23,7 +23,8 @@ pub async fn run(scope: &Scope<'_>, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(&history);
     }
-    output::data(&text(&history.entries, Colour::for_stdout()));
+    let told = history.entries.iter().filter(|entry| entry.kind != HistoryKind::Phase);
+    output::data(&text(told, Times::Whole, Colour::for_stdout()));
     for name in &history.silent {
         output::talk(&format!("{name} does not answer: what it alone remembers is missing"));
     }
@@ -51,10 +52,35 @@ pub async fn gather(scope: &Scope<'_>, limit: Option<u32>) -> anyhow::Result<His
     Ok(history)
 }
 
+/// How a time is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Times {
+    /// With the date.
+    Whole,
+    /// Of today.
+    OfDay,
+}
+
+/// What a person wants to see of the last minutes: not the same record on every member.
+pub fn is_news(entry: &HistoryEntry) -> bool {
+    match entry.kind {
+        HistoryKind::Phase => false,
+        HistoryKind::RecordChanged => entry.cause.as_deref() != Some("newer_record"),
+        HistoryKind::RoleChanged
+        | HistoryKind::Failover
+        | HistoryKind::Alarm
+        | HistoryKind::Process => true,
+    }
+}
+
 /// Entries as a table; a failover with the milliseconds of its phases.
-pub fn text(entries: &[HistoryEntry], colour: Colour) -> String {
-    let mut table = Table::new(&["TIME", "MEMBER", "TERM", "WHAT HAPPENED"]);
-    for entry in entries.iter().filter(|entry| entry.kind != HistoryKind::Phase) {
+pub fn text<'a>(
+    entries: impl Iterator<Item = &'a HistoryEntry>,
+    times: Times,
+    colour: Colour,
+) -> String {
+    let mut table = Table::new(&["TIME (UTC)", "MEMBER", "TERM", "WHAT HAPPENED"]);
+    for entry in entries {
         let sentence = match entry.kind {
             HistoryKind::Alarm => colour.bad(&entry.sentence),
             HistoryKind::Failover => colour.strong(&entry.sentence),
@@ -64,7 +90,10 @@ pub fn text(entries: &[HistoryEntry], colour: Colour) -> String {
             | HistoryKind::Process => entry.sentence.clone(),
         };
         table.row(vec![
-            entry.at.clone(),
+            match times {
+                Times::Whole => entry.at.clone(),
+                Times::OfDay => entry.at.get(11..23).unwrap_or(&entry.at).to_owned(),
+            },
             entry.member.clone(),
             entry.term.to_string(),
             format!("{sentence}{}", phases(entry)),

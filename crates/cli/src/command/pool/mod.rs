@@ -8,7 +8,7 @@ mod status;
 
 use std::process::ExitCode;
 
-use protocol::admin::{HistoryKind, Request, Response};
+use protocol::admin::{Request, Response};
 
 pub use self::change::make_session;
 use crate::admin::{self, AskError};
@@ -112,11 +112,12 @@ impl<'a> Scope<'a> {
 
 /// The newest entries of the history as lines; for the demo's view.
 pub async fn recent(scope: &Scope<'_>, count: u32, colour: Colour) -> String {
-    let Ok(history) = history::gather(scope, Some(count * 4)).await else { return String::new() };
-    let told: Vec<_> =
-        history.entries.into_iter().filter(|entry| entry.kind != HistoryKind::Phase).collect();
-    let skipped = told.len().saturating_sub(count as usize);
-    history::text(&told[skipped..], colour)
+    let Ok(history) = history::gather(scope, Some(count * 10)).await else {
+        return String::new();
+    };
+    let news: Vec<_> = history.entries.iter().filter(|entry| history::is_news(entry)).collect();
+    let skipped = news.len().saturating_sub(count as usize);
+    history::text(news[skipped..].iter().copied(), history::Times::OfDay, colour)
 }
 
 const NOT_SERVED: crate::picture::State = crate::picture::State::NotServed;
