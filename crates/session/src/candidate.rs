@@ -125,6 +125,7 @@ impl Session {
     fn ask_in_earnest(&mut self, turn: &mut Turn, bid: Bid) {
         let Some((position, reach)) = self.ends_at() else { return };
         let term = bid.term;
+        turn.cause(self.reason_to_stand(&bid.record));
         self.keep().promise = term;
         self.known_promise = self.known_promise.max(term);
         let bid =
@@ -132,6 +133,15 @@ impl Session {
         self.side_mut().stance = Stance::Standing(bid);
         self.tell(turn, Event::Reached { phase: Phase::Detected, term });
         self.send_to_others(turn, &Body::VoteAsked { term, position, reach });
+    }
+
+    fn reason_to_stand(&self, record: &Record) -> Cause {
+        let resigned = self.side.as_ref().and_then(|side| side.resigned_seen);
+        match resigned {
+            _ if Some(record.principal) == self.me_partner() => Cause::Restarted,
+            Some((term, _)) if term >= record.term() => Cause::PrincipalResigned,
+            Some(_) | None => Cause::PrincipalSilent,
+        }
     }
 
     pub(crate) fn vote_answered(

@@ -150,6 +150,8 @@ pub enum Cause {
     LeaseLost,
     HigherPromise,
     NewerRecord,
+    /// It has begun to stream from the principal.
+    Streams,
     MirrorLost,
     MirrorLevel,
     OperatorAsked,

@@ -318,7 +318,7 @@ impl Session {
         if !self.data().valid {
             self.keep_data(|data| data.valid = true);
         }
-        turn.cause(Cause::NewerRecord);
+        turn.cause(Cause::Streams);
     }
 
     fn stream_lost(&mut self, turn: &mut Turn, of: Term) {

@@ -42,7 +42,7 @@ impl Session {
         if self.breaks(Mutant::PromotionRecordedLate) {
             self.keep().promotions.insert(term, promotion);
         }
-        self.expose(turn, Cause::WonElection);
+        self.expose(turn, Cause::MirrorLost);
     }
 
     /// The least timeline that this partner owns above every one that is known to have been used.
@@ -69,10 +69,12 @@ impl Session {
             return self.reject(turn, Rejection::Stale);
         }
         let Some(mut promotion) = self.durable.promotions.get(&term).copied() else { return };
-        if promotion.fork != fork {
-            let (announced, found) = (promotion.fork.lsn, fork.lsn);
+        let (announced, found) = (promotion.fork.lsn, fork.lsn);
+        promotion.fork = fork;
+        if announced != found {
+            // Below a position there is one history only: the timeline that the history file
+            // names for it is the truth, and the position is what the boundary was read at.
             promotion.boundary = Boundary::Unknown;
-            promotion.fork = fork;
             self.tell(turn, Event::Alarm(Alarm::ForkMoved { announced, found }));
         }
         self.keep().promotions.insert(term, promotion);
@@ -101,14 +103,16 @@ impl Session {
         if self.reign_at(term, Step::Barrier).is_none() {
             return self.reject(turn, Rejection::Stale);
         }
-        if let Some(promotion) = self.keep().promotions.get_mut(&term) {
-            promotion.established = true;
-        }
+        let Some(promotion) = self.keep().promotions.get_mut(&term) else { return };
+        promotion.established = true;
+        let (timeline, fork) = (promotion.timeline, promotion.fork);
         if let Some(reign) = self.reign_mut() {
             reign.step = Step::Serve;
             reign.mirror_moved = turn.now;
         }
+        turn.cause(Cause::WonElection);
         let side = self.side_mut();
+        side.position = Some(Position { timeline, lsn: fork.lsn });
         side.lived_through = true;
         side.word = false;
         side.resigned_seen = None;

@@ -100,8 +100,11 @@ impl Session {
         let suspends = self.must_not_follow(record);
         let new_term = self.durable.record.is_none_or(|own| own.term() < record.term());
         if let (true, Some(side)) = (new_term, self.side.as_mut()) {
-            // A new principal is not silent before it has had the time to speak.
+            // A new principal is not silent before it has had the time to speak, and the pauses of
+            // former candidacies were for former principals.
             side.listen_since = turn.now;
+            side.stand_after = turn.now;
+            side.refusals = 0;
         }
         let keep = self.keep();
         keep.promise = keep.promise.max(record.term());

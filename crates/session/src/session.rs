@@ -141,7 +141,8 @@ impl Session {
     fn tell_role_change(&mut self, turn: &mut Turn, from: Role) {
         let to = self.role();
         if from != to {
-            let term = self.durable.record.map(|record| record.term()).unwrap_or_default();
+            let record = self.durable.record.map(|record| record.term()).unwrap_or_default();
+            let term = if to == Role::Candidate { self.durable.promise } else { record };
             let cause = turn.cause;
             self.tell(turn, Event::RoleChanged { from, to, term, cause });
         }
@@ -155,6 +156,9 @@ impl Session {
     #[cfg(feature = "mutants")]
     pub fn mutate(&mut self, mutant: Mutant) {
         self.mutant = Some(mutant);
+        if mutant == Mutant::RestartForgetsLease {
+            self.given = None;
+        }
     }
 
     #[cfg(feature = "mutants")]

@@ -250,6 +250,7 @@ pub fn cause(cause: Cause) -> (&'static str, &'static str) {
         Cause::LeaseLost => ("lease_lost", "its lease ran out"),
         Cause::HigherPromise => ("higher_promise", "a higher term was promised"),
         Cause::NewerRecord => ("newer_record", "a newer record was learnt"),
+        Cause::Streams => ("streams", "it streams from the principal"),
         Cause::MirrorLost => ("mirror_lost", "the mirror was lost"),
         Cause::MirrorLevel => ("mirror_level", "the mirror holds everything"),
         Cause::OperatorAsked => ("operator_asked", "the operator asked for it"),
