@@ -155,7 +155,7 @@ async fn watch_stream(server: &Server, receiver: u32) -> Result<(), Error> {
 /// A former principal's slot for its mirror would keep WAL for nobody.
 async fn drop_own_slot(server: &Server) -> Result<(), Error> {
     let statement = format!(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_get_replication_slots() \
          WHERE slot_name = '{MIRROR_NAME}' AND NOT active"
     );
     server.sql()?.run(&statement).await.map_err(Error::sql("dropping the former mirror's slot"))

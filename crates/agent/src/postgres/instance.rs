@@ -12,6 +12,9 @@ use super::os_user::OsUser;
 
 /// PostgreSQL's role that Backstay itself uses, on both partners.
 pub const ROLE: &str = "backstay";
+/// Its object id: `initdb` makes it as the first role. By name it could only be found in
+/// `pg_authid`, which a transaction that waits for the mirror can hold locked.
+pub const ROLE_OID: u32 = 10;
 /// Name of the mirror's walsender, and of its slot on the principal.
 pub const MIRROR_NAME: &str = "backstay_mirror";
 /// Name of the exposure guard's walsender.

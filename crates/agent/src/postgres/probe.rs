@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Row, Statement};
 
-use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE};
+use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE_OID};
 use super::pidfd::ProcessHandle;
 use super::replication::parse_lsn;
 use super::sql::{Commits, Connection};
@@ -133,7 +133,9 @@ async fn connect(
 }
 
 /// One row: role; a primary's end, its mirror's confirmed and replayed positions; a standby's
-/// received and replayed positions and timeline; the process to watch.
+/// received and replayed positions and timeline; the process to watch. It reads no view over
+/// `pg_authid` or `pg_database`: a commit that waits for the mirror can hold those locked. 10 is
+/// `ROLE_OID`.
 const PROBE: &str = "SELECT r, \
     CASE WHEN NOT r THEN pg_current_wal_flush_lsn() END::text, \
     m.flush_lsn::text, m.replay_lsn::text, \
@@ -144,9 +146,10 @@ const PROBE: &str = "SELECT r, \
       (SELECT min_recovery_end_timeline FROM pg_control_recovery())) END, \
     w.status, COALESCE(m.pid, w.pid) \
     FROM pg_is_in_recovery() r \
-    LEFT JOIN LATERAL (SELECT pid, flush_lsn, replay_lsn FROM pg_stat_replication \
-      WHERE application_name = 'backstay_mirror' AND usename = 'backstay' \
-      AND state = 'streaming' AND NOT r ORDER BY flush_lsn DESC NULLS LAST LIMIT 1) m ON true \
+    LEFT JOIN LATERAL (SELECT s.pid, s.flush_lsn, s.replay_lsn \
+      FROM pg_stat_get_wal_senders() s JOIN pg_stat_get_activity(NULL) a ON a.pid = s.pid \
+      WHERE a.application_name = 'backstay_mirror' AND a.usesysid = 10 \
+      AND s.state = 'streaming' AND NOT r ORDER BY flush_lsn DESC NULLS LAST LIMIT 1) m ON true \
     LEFT JOIN pg_stat_wal_receiver w ON r";
 
 fn read(row: &Row) -> Option<Seen> {
@@ -188,16 +191,18 @@ async fn gone(watched: &Option<(i32, ProcessHandle)>) {
 /// names but are not ours: they would acknowledge commits.
 async fn care(connection: &Connection) {
     let slot = format!(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_get_replication_slots() \
          WHERE slot_name = '{MIRROR_NAME}' AND wal_status = 'lost' AND NOT active"
     );
     let missing = format!(
         "SELECT pg_create_physical_replication_slot('{MIRROR_NAME}', true) WHERE NOT EXISTS \
-         (SELECT FROM pg_replication_slots WHERE slot_name = '{MIRROR_NAME}')"
+         (SELECT FROM pg_get_replication_slots() WHERE slot_name = '{MIRROR_NAME}')"
     );
     let strangers = format!(
-        "SELECT usename, pg_terminate_backend(pid) FROM pg_stat_replication \
-         WHERE application_name IN ('{MIRROR_NAME}', '{GUARD_NAME}') AND usename <> '{ROLE}'"
+        "SELECT a.usesysid, pg_terminate_backend(a.pid) FROM pg_stat_get_wal_senders() s \
+         JOIN pg_stat_get_activity(NULL) a ON a.pid = s.pid \
+         WHERE a.application_name IN ('{MIRROR_NAME}', '{GUARD_NAME}') \
+         AND a.usesysid <> {ROLE_OID}"
     );
     for statement in [slot, missing] {
         if let Err(error) = connection.run(&statement).await {

@@ -86,7 +86,7 @@ async fn boundary(sql: &Connection) -> Result<(Lsn, Boundary), Error> {
 async fn make_slot(sql: &Connection) -> Result<(), Error> {
     const DOING: &str = "making the mirror's slot";
     let drop = format!(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_get_replication_slots() \
          WHERE slot_name = '{MIRROR_NAME}' AND NOT active"
     );
     let make = format!("SELECT pg_create_physical_replication_slot('{MIRROR_NAME}', true)");

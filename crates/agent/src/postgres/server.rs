@@ -17,7 +17,7 @@ use super::access::{self, Access};
 use super::control::Control;
 use super::create::{self, DataDir};
 use super::error::Error;
-use super::instance::{Instance, ROLE};
+use super::instance::{Instance, ROLE_OID};
 use super::pidfd::ProcessHandle;
 use super::process::{self, Postmaster};
 use super::replication::parse_lsn;
@@ -351,8 +351,8 @@ impl Server {
         const DOING: &str = "ending client connections";
         let sql = self.sql()?;
         let statement = format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-             WHERE backend_type IN ('client backend', 'walsender') AND usename <> '{ROLE}'"
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity(NULL) \
+             WHERE backend_type IN ('client backend', 'walsender') AND usesysid <> {ROLE_OID}"
         );
         let begun = Instant::now();
         loop {
@@ -400,7 +400,7 @@ impl Server {
             .sql()?
             .one(
                 "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver) OR EXISTS \
-                 (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver')",
+                 (SELECT FROM pg_stat_get_activity(NULL) WHERE backend_type = 'walreceiver')",
             )
             .await
             .map_err(Error::sql("looking for the receiver"))?;
@@ -483,7 +483,7 @@ const STATE: &str = "SELECT pg_is_in_recovery(), \
         (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::text \
       ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
 
-const REPLAY: &str = "SELECT (SELECT wait_event FROM pg_stat_activity \
+const REPLAY: &str = "SELECT (SELECT wait_event FROM pg_stat_get_activity(NULL) \
     WHERE backend_type = 'startup'), \
     CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() <> 'not paused' END";
 

@@ -3,6 +3,7 @@
 mod canary_volumes;
 mod cluster;
 mod guard_fence;
+mod guard_locked;
 mod pg_access;
 mod pg_life;
 mod pg_pair;
