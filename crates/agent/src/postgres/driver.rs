@@ -7,34 +7,29 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use session::{Ailment, Fact, Found, MirrorSeen, Order, Partner, Position, Term};
+use session::{Fact, Found, Order, Partner, Term};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::canary;
 use super::clone::{self, Unfinished};
-use super::condition::{Condition, State};
+use super::condition::Condition;
 use super::create::{self, DataDir, Lock};
+use super::ears::{Ears, Heard};
 use super::error::Error;
-use super::follow::{self, Follow};
-use super::guard::{Guard, GuardEvent};
+use super::guard::Guard;
 use super::instance::Instance;
-use super::probe::{self, Probed, Seen};
-use super::promotion;
-use super::replication::parse_lsn;
-use super::server::{InRecovery, Mode, Server};
-use super::settings::{Listen, Upstream};
+use super::probe;
+use super::server::{InRecovery, Server};
+use super::settings::Upstream;
+use super::sql::Connection;
 use super::teller::Teller;
+use super::worker::Worker;
 
 const QUEUE: usize = 64;
-/// The rest before a start that failed is tried again.
-const FIRST_REST: Duration = Duration::from_millis(200);
-const LONGEST_REST: Duration = Duration::from_secs(5);
-/// How long a standby has to shut down cleanly where nothing depends on it.
-const POLITE_STOP: Duration = Duration::from_secs(3);
 
 /// Handle of a driver. Dropping it ends the driver and leaves PostgreSQL running.
 #[derive(Debug)]
@@ -166,126 +161,6 @@ struct Inbox {
     touch: mpsc::Sender<Term>,
 }
 
-/// What happens while an order is worked on.
-struct Ears {
-    instance: Arc<Instance>,
-    teller: Teller,
-    life: watch::Receiver<Option<u32>>,
-    guard: Option<Guard>,
-    exited: mpsc::Receiver<u32>,
-    probed: mpsc::Receiver<Probed>,
-    /// A probe was not answered in time.
-    late: bool,
-    asked: JoinSet<()>,
-}
-
-/// What was heard that the one who listens must act on.
-enum Heard {
-    Nothing,
-    /// The server with this process id ended, and nobody had ordered that.
-    Exited(u32),
-}
-
-impl Ears {
-    async fn hear(&mut self) -> Heard {
-        tokio::select! {
-            biased;
-            Some(pid) = self.exited.recv() => {
-                tracing::warn!(pid, "PostgreSQL ended");
-                self.guard = None;
-                self.teller.fact(Fact::Exited).await;
-                return Heard::Exited(pid);
-            }
-            event = guard_event(&mut self.guard) => {
-                let fact = match event {
-                    GuardEvent::Opened => Fact::GuardOpened,
-                    GuardEvent::Closed => Fact::GuardClosed,
-                    GuardEvent::Lost => Fact::GuardLost,
-                };
-                self.teller.fact(fact).await;
-            }
-            Ok(()) = self.life.changed() => self.lives(),
-            Some(probed) = self.probed.recv() => self.seen(probed).await,
-            Some(_) = self.asked.join_next() => {}
-        }
-        Heard::Nothing
-    }
-
-    fn lives(&mut self) {
-        let pid = *self.life.borrow_and_update();
-        self.guard = pid.map(|_| Guard::spawn(&self.instance));
-        self.late = false;
-        self.teller.change(|condition| {
-            condition.pid = pid;
-            condition.state = if pid.is_some() { State::Standby } else { State::Stopped };
-            (condition.mirror_flushed, condition.mirror_replayed) = (None, None);
-        });
-    }
-
-    async fn seen(&mut self, probed: Probed) {
-        if *self.life.borrow() != Some(probed.pid) {
-            return;
-        }
-        if probed.seen == Seen::Late {
-            self.late = true;
-            self.teller.change(|condition| condition.state = State::Unresponsive);
-            self.teller.fact(Fact::Unhealthy(Ailment::Unresponsive)).await;
-            return;
-        }
-        if self.late {
-            self.late = false;
-            self.teller.fact(Fact::Healthy).await;
-        }
-        self.teller.change(|condition| show(condition, probed));
-        match probed.seen {
-            Seen::Primary { mirror, .. } => self.teller.fact(Fact::MirrorSeen(mirror)).await,
-            Seen::Standby { position, .. } => {
-                self.teller.fact(Fact::PositionSeen { position }).await;
-            }
-            Seen::Late => {}
-        }
-    }
-
-    fn open_guard(&self) -> bool {
-        self.guard.as_ref().inspect(|guard| guard.open()).is_some()
-    }
-
-    fn close_guard(&self) -> bool {
-        self.guard.as_ref().inspect(|guard| guard.close()).is_some()
-    }
-}
-
-fn show(condition: &mut Condition, probed: Probed) {
-    condition.pid = Some(probed.pid);
-    match probed.seen {
-        Seen::Primary { mirror, end, mirror_replayed } => {
-            condition.state = State::Primary;
-            condition.flushed = Some(end);
-            condition.replayed = None;
-            condition.mirror_replayed = mirror_replayed;
-            condition.mirror_flushed = match mirror {
-                MirrorSeen::Streaming { flushed, .. } => Some(flushed),
-                MirrorSeen::Away => None,
-            };
-        }
-        Seen::Standby { position, replayed, .. } => {
-            condition.state = State::Standby;
-            condition.timeline = Some(position.timeline);
-            condition.flushed = Some(position.lsn);
-            condition.replayed = Some(replayed);
-            (condition.mirror_flushed, condition.mirror_replayed) = (None, None);
-        }
-        Seen::Late => {}
-    }
-}
-
-async fn guard_event(guard: &mut Option<Guard>) -> GuardEvent {
-    match guard {
-        Some(guard) => guard.event().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What an arriving order does to the one that is being worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
@@ -395,7 +270,7 @@ async fn perform(order: Order, worker: &mut Worker, ears: &mut Ears, inbox: &mut
 /// Does what needs no work on the server. `false`: the order is not of that kind.
 async fn beside(
     order: &Order,
-    sql: Option<&Arc<super::sql::Connection>>,
+    sql: Option<&Arc<Connection>>,
     ears: &mut Ears,
     inbox: &Inbox,
 ) -> bool {
@@ -405,26 +280,12 @@ async fn beside(
             let _ = inbox.touch.try_send(*term);
         }
         Order::OpenGuard => {
-            if !ears.open_guard() {
-                ears.teller.fact(Fact::GuardLost).await;
-            }
+            ears.open_guard().await;
         }
         Order::CloseGuard => {
-            if !ears.close_guard() {
-                ears.teller.fact(Fact::GuardClosed).await;
-            }
+            ears.close_guard().await;
         }
-        Order::ReadPosition => {
-            if let Some(sql) = sql.cloned() {
-                let patience = ears.instance.probe_timeout;
-                let teller = ears.teller.clone();
-                ears.asked.spawn(async move {
-                    if let Ok(Some(fact)) = timeout(patience, read_position(&sql)).await {
-                        teller.fact(fact).await;
-                    }
-                });
-            }
-        }
+        Order::ReadPosition => ears.read_position(sql),
         Order::RunAlone { .. }
         | Order::Follow { .. }
         | Order::PreparePromotion { .. }
@@ -437,204 +298,23 @@ async fn beside(
     true
 }
 
-/// Of a primary: a position that covers every commit so far, and that is flushed because a small
-/// commit follows it. Of a standby: what it has received or replayed, whichever is further.
-async fn read_position(sql: &super::sql::Connection) -> Option<Fact> {
-    let row = sql
-        .row(
-            "SELECT r, CASE WHEN r THEN GREATEST(pg_last_wal_receive_lsn(), \
-             pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END, \
-             CASE WHEN r THEN GREATEST((SELECT received_tli FROM pg_stat_wal_receiver), \
-             (SELECT timeline_id FROM pg_control_checkpoint()), \
-             (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::text \
-             ELSE 'x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END \
-             FROM pg_is_in_recovery() r",
-        )
-        .await
-        .ok()?;
-    let lsn = row.get(1)?.as_deref().and_then(parse_lsn)?;
-    let timeline = row.get(2)?.as_deref()?;
-    if let Some(digits) = timeline.strip_prefix('x') {
-        sql.run("SELECT pg_logical_emit_message(true, 'backstay', 'level')").await.ok()?;
-        let timeline = session::Timeline(u32::from_str_radix(digits, 16).ok()?);
-        return Some(Fact::PositionRead { position: Position { timeline, lsn } });
-    }
-    let timeline = session::Timeline(timeline.parse().ok()?);
-    Some(Fact::PositionSeen { position: Position { timeline, lsn } })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Works on orders.
-struct Worker {
-    server: Server,
-    touch: mpsc::Receiver<Term>,
-    teller: Teller,
-    owner: Partner,
-    partner: Upstream,
-    /// The barrier and the checkpoint.
-    tasks: JoinSet<()>,
-}
-
-impl Worker {
-    async fn perform(&mut self, order: Order) {
-        match order {
-            Order::RunAlone { reachable } => self.run_alone(reachable).await,
-            Order::Follow { term, upstream, timeline, own } => {
-                if upstream == self.owner {
-                    tracing::error!(%term, "a partner was ordered to follow itself");
-                    return;
-                }
-                while self.touch.try_recv().is_ok() {}
-                let upstream_at = self.partner.clone();
-                let follow =
-                    Follow { term, upstream: upstream_at, partner: upstream, timeline, own };
-                follow::run(&mut self.server, &follow, &mut self.touch, &self.teller).await;
-            }
-            Order::PreparePromotion { term } => self.prepare(term).await,
-            Order::Promote { term, timeline, fork } => {
-                self.teller.doing("promoting");
-                let promoted = promotion::promote(&mut self.server, timeline, fork).await;
-                let fact = match promoted {
-                    Ok(promoted) => Fact::Promoted {
-                        term,
-                        incarnation: promoted.incarnation,
-                        fork: promoted.fork,
-                    },
-                    Err(error) => {
-                        self.teller.problem(&error);
-                        Fact::PromotionFailed { term }
-                    }
-                };
-                self.teller.fact(fact).await;
-            }
-            Order::CommitBarrier { promotion } => self.commit_barrier(promotion),
-            Order::AdmitClients { term } => self.admit_clients(term).await,
-            Order::Stop => {
-                self.teller.doing("stopping");
-                self.server.stop().await;
-                self.teller.fact(Fact::Stopped).await;
-            }
-            Order::ShutDown { deadline } => self.shut_down(deadline).await,
-            Order::Touch { .. } | Order::OpenGuard | Order::CloseGuard | Order::ReadPosition => {}
+    #[test]
+    fn a_stop_ends_everything_and_a_new_role_ends_the_following() {
+        let term = Term(3);
+        let timeline = session::Timeline(3);
+        let follow = Order::Follow { term, upstream: Partner::First, timeline, own: None };
+        let prepare = Order::PreparePromotion { term };
+        let alone = Order::RunAlone { reachable: true };
+        for current in [follow, prepare, alone, Order::ShutDown { deadline: Duration::ZERO }] {
+            assert_eq!(effect(&current, &Order::Stop), Effect::Ends, "{current:?}");
         }
-    }
-
-    /// Tries until it runs.
-    async fn run_alone(&mut self, reachable: bool) {
-        self.tasks.shutdown().await;
-        let listen = if reachable { Listen::Port } else { Listen::SocketOnly };
-        let mut rest = FIRST_REST;
-        loop {
-            self.teller.doing("starting as a standby without upstream");
-            match self.run_alone_once(listen).await {
-                Ok(fact) => {
-                    self.teller.no_problem();
-                    self.teller.fact(fact).await;
-                    return;
-                }
-                Err(error) => self.teller.problem(&error),
-            }
-            sleep(rest).await;
-            rest = LONGEST_REST.min(rest * 2);
-        }
-    }
-
-    async fn run_alone_once(&mut self, listen: Listen) -> Result<Fact, Error> {
-        let server = &mut self.server;
-        let fits = server.mode().is_some_and(|mode| mode.listen == listen);
-        if server.is_standby().await {
-            if fits {
-                server.isolate().await?;
-            } else {
-                server.shut_down(POLITE_STOP).await?;
-                server.start(Mode::alone(listen)).await?;
-            }
-        } else {
-            server.start(Mode::alone(listen)).await?;
-        }
-        server.replayed().await?;
-        let (_, position) = server.state().await?;
-        let incarnation = server.incarnation(position.timeline).await?;
-        Ok(Fact::Started { incarnation, position })
-    }
-
-    async fn prepare(&mut self, term: Term) {
-        self.teller.doing("preparing the promotion");
-        let fact = match promotion::prepare(&mut self.server).await {
-            Ok(prepared) => Fact::PromotionPrepared {
-                term,
-                position: prepared.position,
-                boundary: prepared.boundary,
-                newest: prepared.newest,
-            },
-            Err(error) => {
-                self.teller.problem(&error);
-                Fact::PromotionFailed { term }
-            }
-        };
-        self.teller.fact(fact).await;
-    }
-
-    fn commit_barrier(&mut self, promotion: session::Promotion) {
-        let connection = self.server.take_barrier();
-        let instance = Arc::clone(self.server.instance());
-        let teller = self.teller.clone();
-        self.tasks.spawn(async move {
-            let begun = Instant::now();
-            promotion::commit_barrier(&instance, connection, promotion).await;
-            tracing::info!(took = ?begun.elapsed(), "the barrier is committed");
-            teller.fact(Fact::BarrierCommitted { term: promotion.term }).await;
-        });
-    }
-
-    async fn admit_clients(&mut self, term: Term) {
-        while let Err(error) = promotion::admit_clients(&mut self.server).await {
-            self.teller.problem(&error);
-            if self.server.sql().map_or(true, |sql| sql.is_closed()) {
-                return;
-            }
-            sleep(FIRST_REST).await;
-        }
-        self.teller.no_problem();
-        let connection = self.server.take_spare();
-        let instance = Arc::clone(self.server.instance());
-        let teller = self.teller.clone();
-        self.tasks.spawn(async move {
-            promotion::checkpoint(&instance, connection).await;
-            teller.fact(Fact::Checkpointed { term }).await;
-        });
-        if let Err(error) = self.server.open_spares().await {
-            self.teller.problem(&error);
-        }
-    }
-
-    async fn shut_down(&mut self, deadline: Duration) {
-        self.teller.doing("shutting down");
-        let begun = Instant::now();
-        // Sessions go on writing meanwhile, and the checkpoint of the shutdown has little to do.
-        if let Ok(sql) = self.server.sql() {
-            let _ = timeout(deadline / 2, sql.run("CHECKPOINT")).await;
-        }
-        let left = deadline.saturating_sub(begun.elapsed());
-        let down = self.server.shut_down(left).await;
-        let end = down.and_then(|control| match control {
-            Some(control) => control.checkpoint_end(self.server.instance()).map(Some),
-            None => Ok(None),
-        });
-        let fact = match end {
-            Ok(Some(position)) => Fact::ShutDown { position },
-            Ok(None) => Fact::ShutDownLate,
-            Err(error) => {
-                self.teller.problem(&error);
-                Fact::ShutDownLate
-            }
-        };
-        tracing::info!(took = ?begun.elapsed(), ?fact, "shut down");
-        self.teller.fact(fact).await;
-    }
-
-    /// After an unexpected end: nothing of the server may stay.
-    async fn clean_up(&mut self) {
-        self.tasks.shutdown().await;
-        self.server.stop().await;
+        assert_eq!(effect(&follow, &prepare), Effect::Ends);
+        assert_eq!(effect(&follow, &Order::Touch { term }), Effect::Beside);
+        assert_eq!(effect(&prepare, &follow), Effect::Ends);
+        assert_eq!(effect(&alone, &prepare), Effect::Waits);
     }
 }

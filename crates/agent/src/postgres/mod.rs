@@ -12,6 +12,7 @@ pub mod condition;
 pub mod control;
 pub mod create;
 pub mod driver;
+mod ears;
 pub mod error;
 pub mod follow;
 pub mod guard;
@@ -33,6 +34,7 @@ pub mod teller;
 pub mod timelines;
 pub mod tool;
 pub mod version;
+mod worker;
 
 pub use condition::{Condition, Problem, Progress, State};
 pub use create::{initialise, secret};
