@@ -29,7 +29,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Wanted {
     Perform(Order),
-    /// Make this partner's part of a new pool. `Start` is to follow.
+    /// Make this partner's part of a new pool. If that succeeds, `Start` is to follow.
     Create {
         done: oneshot::Sender<Result<(), Refusal>>,
     },
@@ -150,12 +150,7 @@ impl Room {
             }
             Wanted::Create { done } => {
                 let result = match self.may_create() {
-                    Ok(()) => {
-                        if let Some(running) = running.take() {
-                            running.end().await;
-                        }
-                        self.create().await
-                    }
+                    Ok(()) => self.create_without_driver(running).await,
                     Err(refusal) => Err(refusal),
                 };
                 let _ = done.send(result);
@@ -196,6 +191,19 @@ impl Room {
         }
         let dir = self.instance.data_dir.display().to_string();
         Err(Code::DataDirectoryInUse.refusal(Some(dir)))
+    }
+
+    /// Afterwards there is no driver until `Start`; the old one goes on if nothing was made.
+    async fn create_without_driver(&self, running: &mut Option<Running>) -> Result<(), Refusal> {
+        let number = running.as_ref().map_or(0, |running| running.number);
+        if let Some(running) = running.take() {
+            running.end().await;
+        }
+        let result = self.create().await;
+        if result.is_err() {
+            *running = Some(self.driver(number));
+        }
+        result
     }
 
     /// The designated principal makes the data of a new pool; the other partner has none yet.

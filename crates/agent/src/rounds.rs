@@ -342,15 +342,14 @@ impl Rounds {
     fn created(&mut self, created: Created) {
         let Created { seat, result, answer } = created;
         let place = &mut self.seats[seat];
-        if let Some(door) = &place.door {
-            // What the driver of before has told is void, and so it is told again.
-            place.driver += 1;
-            if door.wanted.try_send(Wanted::Start { driver: place.driver }).is_err() {
-                tracing::error!(session = place.part.pool, "PostgreSQL's room is stuck");
-            }
-        }
         let response = match result {
             Ok(()) => {
+                // What the driver of before has told is void, and so it is told again.
+                place.driver += 1;
+                let start = Wanted::Start { driver: place.driver };
+                if place.door.as_ref().is_some_and(|door| door.wanted.try_send(start).is_err()) {
+                    tracing::error!(session = place.part.pool, "PostgreSQL's room is stuck");
+                }
                 let taken = place.create(clock::now());
                 self.taken(seat, taken);
                 tracing::info!(session = self.seats[seat].part.pool, "session is created");

@@ -93,7 +93,12 @@ async fn converse(
     mut channel: Channel,
 ) -> Result<(), ChannelError> {
     loop {
-        let frame = timeout(IDLE, channel.receive()).await.map_err(|_| ChannelError::Late)??;
+        let frame = match timeout(IDLE, channel.receive()).await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(ChannelError::Closed)) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(ChannelError::Late),
+        };
         if frame.kind != Kind::Request {
             return Err(ChannelError::NoIntroduction);
         }

@@ -83,7 +83,9 @@ fn a_second_process_is_refused() {
     assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::InUse(_))));
 }
 
-fn altered(name: &str, alter: impl Fn(&mut Vec<u8>)) -> Opened {
+type Alteration = fn(&mut Vec<u8>);
+
+fn altered(name: &str, alter: Alteration) -> Opened {
     let dir = Dir::new(name);
     let mut opened = Ledger::open(dir.path()).unwrap();
     for promise in 1..=5 {
@@ -116,7 +118,7 @@ fn an_untouched_file_is_believed() {
 
 #[test]
 fn a_damaged_file_is_not_believed() {
-    let cases: [(&str, fn(&mut Vec<u8>)); 5] = [
+    let cases: [(&str, Alteration); 5] = [
         ("bit", |bytes| bytes[700] ^= 4),
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
         ("empty", Vec::clear),

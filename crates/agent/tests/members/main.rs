@@ -1,4 +1,5 @@
 //! Members without PostgreSQL: real processes, sockets and files.
+#![allow(clippy::unwrap_used)]
 
 mod ledger;
 mod links;

@@ -66,7 +66,8 @@ fn genesis() -> Record {
     Record::genesis(Partner::First, Some(WitnessId::named("wit1")))
 }
 
-/// Asks in every session, and answers the witness's own questions, until `take` is content with all of them.
+/// Asks in every session, and answers the witness's own questions, until `take` is content with
+/// all of them.
 async fn in_every_session(
     host: &mut Host,
     body: impl Fn() -> Body,

@@ -74,17 +74,23 @@ fn a_heartbeat() {
         lineage: 77,
         promotions: vec![promotion()],
     };
-    hex(&message(Body::Heartbeat { stamp, report }), expect![[r#"
+    hex(
+        &message(Body::Heartbeat { stamp, report }),
+        expect![[r#"
         00000109a2220401040200010001010900010403010003e08080180005c0843d
-        0101000103e08080180104e0808018014d01040403e080801800f80501"#]]);
+        0101000103e08080180104e0808018014d01040403e080801800f80501"#]],
+    );
 }
 
 #[test]
 fn votes() {
     let reach = Reach(Protected { term: Term(2), lsn: Lsn(256) });
-    hex(&message(Body::VoteAsked { term: Term(6), position: position(), reach }), expect![[r#"
+    hex(
+        &message(Body::VoteAsked { term: Term(6), position: position(), reach }),
+        expect![[r#"
         00000109a2220401040200010001010900010403010003e0808018070603e080
-        8018028002"#]]);
+        8018028002"#]],
+    );
     let verdict = Verdict::Refused(Refusal::LeaseRuns);
     hex(
         &message(Body::VoteAnswered { term: Term(6), verdict, asked_by: Identity(8) }),
@@ -125,9 +131,12 @@ fn a_stored_state() {
         others: BTreeMap::from([(Member::SECOND, other)]),
         data: Some(data),
     };
-    hex(&convert::durable_to_bytes(&durable), expect![[r#"
+    hex(
+        &convert::durable_to_bytes(&durable),
+        expect![[r#"
         01070601040200010001010900010403010003e0808018010201040403e08080
-        1800f8050101000101020101040001010104630403e080801800"#]]);
+        1800f8050101000101020101040001010104630403e080801800"#]],
+    );
 }
 
 #[test]
@@ -162,7 +171,8 @@ fn requests_and_refusals() {
     expect![[r#"
         {"request":"status"}
         {"request":"failover","pool":"pool01","to":"be2","dry_run":true}
-        {"request":"shutdown","stop_postgres":true}"#]].assert_eq(&text.join("\n"));
+        {"request":"shutdown","stop_postgres":true}"#]]
+    .assert_eq(&text.join("\n"));
     let refused = admin::Response::from(admin::words::why(session::Why::NotMirrored));
     expect![[r#"{"response":"refused","code":"not_mirrored","sentence":"the pool runs exposed: the mirror does not hold every acknowledged commit","hint":"wait until `pool status` says synchronized"}"#]].assert_eq(&String::from_utf8(refused.to_bytes()).unwrap());
 }
