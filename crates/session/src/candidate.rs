@@ -211,10 +211,10 @@ impl Session {
         let (seed, promise) = (self.config.seed, self.known_promise);
         let side = self.side_mut();
         side.stance = Stance::Idle;
+        side.refusals = side.refusals.saturating_add(1);
         let wait = match pause {
-            Pause::Short => heartbeat / 4,
+            Pause::Short => heartbeat / 8 * (1 << side.refusals.min(4)),
             Pause::Growing => {
-                side.refusals = side.refusals.saturating_add(1);
                 let steps = side.refusals.min(8);
                 let jitter = scatter(seed ^ promise.0 ^ u64::from(side.refusals)) % 1_000;
                 heartbeat * steps + heartbeat * jitter as u32 / 1_000

@@ -101,7 +101,7 @@ impl Session {
             .max(Term(u64::from(newest.0)))
     }
 
-    /// Whether this partner's data may be overwritten by what `record` stands for. A forced record
+    /// Whether this partner's data may not be overwritten by what `record` stands for. A forced record
     /// is followed only by data that descends into it; the principal of a forced lineage follows
     /// nothing outside it.
     pub(crate) fn must_not_follow(&self, record: &Record) -> bool {

@@ -21,7 +21,7 @@ use crate::time::Instant;
 pub(crate) struct Side {
     pub server: Server,
     pub stance: Stance,
-    /// Where this copy ends, as last shown.
+    /// Where this copy ends, as last shown; `None` if that is not known, as of a primary.
     pub position: Option<Position>,
     pub ailing: bool,
     /// Candidacies in a row that came to nothing.
@@ -207,8 +207,7 @@ impl Session {
                 self.side_mut().server = Server::Alone;
                 self.note_position(turn, position);
             }
-            Found::Primary { incarnation, position } => {
-                self.note_position(turn, position);
+            Found::Primary { incarnation, .. } => {
                 if self.may_adopt(incarnation) {
                     self.adopt_running_primary(turn);
                 } else {

@@ -580,3 +580,54 @@ fn without_a_witness_a_restarted_principal_needs_its_mirror_or_the_operator() {
     pool.run(1_000);
     assert_eq!(pool.role(A), Some(Role::Principal));
 }
+
+#[test]
+fn a_request_from_before_a_lost_disk_is_never_granted() {
+    let mut pool = Pool::new(true);
+    let record = pool.record(B);
+    let old = Message {
+        from: B,
+        to: W,
+        identity: pool.place(B).disk.identity,
+        promise: Term(3),
+        record: Some(record),
+        body: Body::VoteAsked {
+            term: Term(3),
+            position: Position { timeline: Timeline(2), lsn: Lsn(9_999) },
+            reach: Reach(Protected { term: Term(2), lsn: Lsn(9_999) }),
+        },
+    };
+    pool.crash_host(B);
+    pool.place(B).disk = Durable::lost(Identity(77));
+    pool.start(B);
+    pool.run(3_000);
+    pool.cuts.push((B, W));
+    pool.crash_host(A);
+    pool.run(2_500);
+    pool.step(W, Input::Received(old));
+    assert_eq!(pool.place(W).disk.promise, Term(2), "the lost state's request counts for nothing");
+}
+
+#[test]
+fn a_vote_for_a_lost_state_does_not_count_for_the_new_one() {
+    let mut pool = Pool::new(true);
+    let (record, identity) = (pool.record(W), pool.place(W).disk.identity);
+    pool.crash_host(A);
+    pool.cuts.push((B, W));
+    pool.run(2_100);
+    pool.wires.clear();
+    let vote = Message {
+        from: W,
+        to: B,
+        identity,
+        promise: Term(3),
+        record: Some(record.elected(Term(3), Partner::Second)),
+        body: Body::VoteAnswered {
+            term: Term(3),
+            verdict: Verdict::Granted,
+            asked_by: Identity(12_345),
+        },
+    };
+    pool.step(B, Input::Received(vote));
+    assert_ne!(pool.role(B), Some(Role::Becoming));
+}

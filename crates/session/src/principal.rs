@@ -129,6 +129,7 @@ impl Session {
         reign.mirror = MirrorSeen::Streaming { flushed: Lsn(0), end: Lsn(0) };
         let side = self.side_mut();
         side.server = Server::Primary;
+        side.position = None;
         side.stance = Stance::Reigning(reign);
         side.lived_through = true;
         side.next_beat = turn.now;

@@ -79,7 +79,10 @@ impl Session {
         }
         self.keep().promotions.insert(term, promotion);
         self.keep_data(|data| data.promoted = Some((term, incarnation)));
-        self.side_mut().server = Server::Primary;
+        let side = self.side_mut();
+        side.server = Server::Primary;
+        // Where a primary's WAL ends is not known before it has stopped and tells it.
+        side.position = None;
         if let Some(reign) = self.reign_mut() {
             reign.step = Step::Barrier;
         }
@@ -103,16 +106,15 @@ impl Session {
         if self.reign_at(term, Step::Barrier).is_none() {
             return self.reject(turn, Rejection::Stale);
         }
-        let Some(promotion) = self.keep().promotions.get_mut(&term) else { return };
-        promotion.established = true;
-        let (timeline, fork) = (promotion.timeline, promotion.fork);
+        if let Some(promotion) = self.keep().promotions.get_mut(&term) {
+            promotion.established = true;
+        }
         if let Some(reign) = self.reign_mut() {
             reign.step = Step::Serve;
             reign.mirror_moved = turn.now;
         }
         turn.cause(Cause::WonElection);
         let side = self.side_mut();
-        side.position = Some(Position { timeline, lsn: fork.lsn });
         side.lived_through = true;
         side.word = false;
         side.resigned_seen = None;

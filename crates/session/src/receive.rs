@@ -48,6 +48,9 @@ impl Session {
         }
         let dropped = other.is_some_and(|other| other.dropped.contains(&message.identity));
         let asks = matches!(message.body, Body::StateAsked { .. });
+        if self.breaks(Mutant::OldVoteSurvivesLoss) {
+            return true;
+        }
         if dropped || (known.is_some() && !asks) {
             return false;
         }
