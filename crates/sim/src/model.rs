@@ -3,6 +3,7 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::chance::Chance;
 use crate::search::{Bounds, search};
@@ -56,6 +57,16 @@ impl Report {
     pub fn unseen(&self) -> Vec<Seen> {
         let seen = |sight: &Seen| self.sights.get(sight).is_some_and(|times| *times > 0);
         Seen::ALL.into_iter().filter(|sight| !seen(sight)).collect()
+    }
+
+    /// Writes the reduced trace of what was found into `folder`; how to replay it.
+    pub fn keep(&self, folder: &Path) -> String {
+        let Some((trace, violation)) = &self.found else { return "nothing was found".into() };
+        let file = folder.join(format!("{}-{}.trace", violation.invariant, trace.setup.seed));
+        match std::fs::write(&file, trace.reduced().to_text()) {
+            Ok(()) => format!("cargo xtask replay {}", file.display()),
+            Err(error) => format!("the trace could not be written to {}: {error}", file.display()),
+        }
     }
 
     fn add(&mut self, other: Report) {
@@ -170,7 +181,7 @@ pub fn walks(
                     report.steps += 1;
                     *report.kinds.entry(event.kind()).or_default() += 1;
                 }
-                Ok(None) => break,
+                Ok(None) => {}
                 Err(violation) => {
                     report.found = Some((walk.trace, violation));
                     return report;

@@ -1,6 +1,8 @@
 //! What a reader of a scenario wants to know: roles, records, decisive messages, orders, and what
 //! clients were told. Heartbeats and probes are left out.
 
+use std::collections::VecDeque;
+
 use session::{
     Answer, Body, Boundary, Event as Told, Input, Level, Members, Mirroring, Order, Output,
     Protection, Record, RecordId, Verdict,
@@ -9,14 +11,17 @@ use session::{
 use crate::seat::Seat;
 use crate::world::{Heard, World};
 
+/// How many lines of one member a repetition is looked for in.
+const REPEATED: usize = 4;
+
 #[derive(Debug, Default)]
 pub struct Transcript {
     lines: Vec<String>,
     records: [Option<Record>; 4],
     acknowledged: u128,
     written: usize,
-    /// The last line of each member, so that a repeated question is shown once.
-    said: [String; 4],
+    /// The last lines of each member, so that what is said again and again is shown once.
+    said: [VecDeque<String>; 4],
 }
 
 impl Transcript {
@@ -44,10 +49,14 @@ impl Transcript {
                 Heard::Output(output) => self.output_text(*seat, output, &mut records),
             };
             if let Some(text) = text
-                && self.said[seat.index()] != text
+                && !self.said[seat.index()].contains(&text)
             {
                 self.line(world, &format!("{seat:<4} {text}"));
-                self.said[seat.index()] = text;
+                let said = &mut self.said[seat.index()];
+                said.push_back(text);
+                if said.len() > REPEATED {
+                    said.pop_front();
+                }
             }
         }
         self.records = records;

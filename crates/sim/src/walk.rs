@@ -62,11 +62,33 @@ pub struct Swarm {
     budgets: [u8; FAULTS.len()],
     /// One fault in so many steps.
     rarity: u64,
+    /// After about so many steps other parts are the fast ones.
+    moods: u64,
+}
+
+/// How fast every part moves for a while. A part of speed zero stands still.
+#[derive(Clone, Debug)]
+struct Mood {
     ticks: [u32; SEATS],
     letters: [u32; SEATS],
     locals: [u32; 2],
     clients: u32,
     repairs: u32,
+}
+
+impl Mood {
+    fn drawn(chance: &mut Chance) -> Mood {
+        let mut speed = |fast: u64| {
+            if chance.one_in(12) { 0 } else { 1 + chance.below(fast) as u32 }
+        };
+        Mood {
+            ticks: [speed(6), speed(6), speed(6), speed(6)],
+            letters: [speed(24), speed(24), speed(24), speed(24)],
+            locals: [speed(24), speed(24)],
+            clients: speed(4),
+            repairs: speed(6),
+        }
+    }
 }
 
 impl Swarm {
@@ -86,16 +108,7 @@ impl Swarm {
                 *budget = 1 + chance.below(most) as u8;
             }
         }
-        let mut speed = |fast: u64| 1 + chance.below(fast) as u32;
-        Swarm {
-            budgets,
-            ticks: [speed(4), speed(4), speed(4), speed(4)],
-            letters: [speed(12), speed(12), speed(12), speed(12)],
-            locals: [speed(12), speed(12)],
-            clients: speed(4),
-            repairs: speed(6),
-            rarity: 6 + chance.below(60),
-        }
+        Swarm { budgets, rarity: 10 + chance.below(150), moods: 20 + chance.below(300) }
     }
 
     /// A walk with these faults only, `most` of each.
@@ -104,6 +117,13 @@ impl Swarm {
         for (fault, budget) in FAULTS.iter().zip(&mut self.budgets) {
             *budget = if faults.contains(fault) { most } else { 0 };
         }
+        self
+    }
+
+    /// The same walk without this fault.
+    #[must_use]
+    pub fn without(mut self, fault: Fault) -> Swarm {
+        self.budgets[fault as usize] = 0;
         self
     }
 
@@ -118,6 +138,7 @@ pub struct Walk {
     pub world: World,
     pub trace: Trace,
     swarm: Swarm,
+    mood: Mood,
     chance: Chance,
     /// The second half of a fault that takes two events.
     next: Option<Event>,
@@ -126,8 +147,9 @@ pub struct Walk {
 }
 
 impl Walk {
-    pub fn new(world: World, trace: Trace, swarm: Swarm, chance: Chance) -> Walk {
+    pub fn new(world: World, trace: Trace, swarm: Swarm, mut chance: Chance) -> Walk {
         Walk {
+            mood: Mood::drawn(&mut chance),
             world,
             trace,
             swarm,
@@ -140,12 +162,19 @@ impl Walk {
 
     /// One step: an action is drawn, written down and done.
     pub fn step(&mut self) -> Result<Option<Event>, Violation> {
+        if self.chance.one_in(self.swarm.moods) {
+            self.mood = Mood::drawn(&mut self.chance);
+        }
         let event = match self.next.take() {
             Some(event) => Some(event),
             None if self.chance.one_in(self.swarm.rarity) => self.fault(),
             None => None,
         };
-        let Some(event) = event.or_else(|| self.choose()) else { return Ok(None) };
+        let Some(event) = event.or_else(|| self.choose()) else {
+            // Everything stands still: another mood.
+            self.mood = Mood::drawn(&mut self.chance);
+            return Ok(None);
+        };
         self.trace.events.push(event);
         apply_soundly(&mut self.world, event)?;
         Ok(Some(event))
@@ -157,10 +186,10 @@ impl Walk {
         self.choices.clear();
         for (event, _) in &self.outlook {
             let weight = match event {
-                Event::Tick(seat) => self.swarm.ticks[seat.index()],
-                Event::Deliver(letter) => self.swarm.letters[letter.to.index()],
+                Event::Tick(seat) => self.mood.ticks[seat.index()],
+                Event::Deliver(letter) => self.mood.letters[letter.to.index()],
                 Event::At(Local::Probe | Local::ShutDownLate, _) => 1,
-                Event::At(_, partner) => self.swarm.locals[crate::seat::side(*partner)],
+                Event::At(_, partner) => self.mood.locals[crate::seat::side(*partner)],
                 Event::Advance(_)
                 | Event::Repeat(_)
                 | Event::Stray(_)
@@ -188,7 +217,7 @@ impl Walk {
             for local in [Local::Write, Local::Insert, Local::Begin, Local::Finish, Local::Tell] {
                 let full = self.world.ledger.commits.len() == COMMITS && local != Local::Tell;
                 if !full && self.world.can(local, partner) {
-                    self.choices.push((Event::At(local, partner), self.swarm.clients));
+                    self.choices.push((Event::At(local, partner), self.mood.clients));
                 }
             }
         }
@@ -196,7 +225,7 @@ impl Walk {
 
     /// Whatever is broken can be put right.
     fn add_repairs(&mut self) {
-        let weight = self.swarm.repairs;
+        let weight = self.mood.repairs;
         for seat in Seat::ALL {
             let host = &self.world.hosts[seat.index()];
             let spare = seat == Seat::Wit2 && !self.swarm.has(Fault::ChangeWitness);
