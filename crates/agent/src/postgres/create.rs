@@ -235,14 +235,24 @@ pub fn mark_data(instance: &Instance) -> Result<(), Error> {
 
 /// With this file a start, by whomever, makes a standby and never a second primary (3.3).
 pub fn put_standby_signal(instance: &Instance) -> Result<(), Error> {
-    let path = instance.standby_signal();
-    if !path.exists() {
-        let file = File::create(&path).map_err(Error::io("make", &path))?;
-        file.sync_all().map_err(Error::io("flush", &path))?;
-        instance.os_user.own(&path)?;
-        sync_dir(&instance.data_dir)?;
+    if instance.standby_signal().exists() {
+        return Ok(());
     }
-    Ok(())
+    make_standby_signal(instance)?;
+    flush_standby_signal(instance)
+}
+
+/// In place at once; on disk only after `flush_standby_signal`.
+pub fn make_standby_signal(instance: &Instance) -> Result<(), Error> {
+    let path = instance.standby_signal();
+    File::create(&path).map_err(Error::io("make", &path))?;
+    instance.os_user.own(&path)
+}
+
+pub fn flush_standby_signal(instance: &Instance) -> Result<(), Error> {
+    let path = instance.standby_signal();
+    File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io("flush", &path))?;
+    sync_dir(&instance.data_dir)
 }
 
 pub fn sync_dir(path: &Path) -> Result<(), Error> {

@@ -30,6 +30,7 @@ pub mod rewind;
 pub mod server;
 pub mod settings;
 pub mod sql;
+mod startup;
 pub mod teller;
 pub mod timelines;
 pub mod tool;

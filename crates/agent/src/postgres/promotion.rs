@@ -5,6 +5,7 @@
 //! timeline gets the number that was written down before. No step waits in long intervals.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -12,7 +13,7 @@ use session::{Boundary, Incarnation, Lsn, Position, Promotion, Timeline, Xid};
 use tokio::time::sleep;
 
 use super::access::Access;
-use super::create::put_standby_signal;
+use super::create::{flush_standby_signal, make_standby_signal};
 use super::error::Error;
 use super::instance::{Instance, MIRROR_NAME};
 use super::replication::parse_lsn;
@@ -40,11 +41,15 @@ pub struct Promoted {
 pub async fn prepare(server: &mut Server) -> Result<Prepared, Error> {
     let begun = Instant::now();
     let reachable = server.mode().is_some_and(|mode| mode.listen == Listen::Port);
-    if server.sql().is_err() || !reachable {
+    let answers = server.sql().is_ok() || server.is_mute();
+    if !answers || !reachable {
         server.start(Mode::alone(Listen::Port)).await?;
     }
     server.open_spares().await?;
     server.isolate().await?;
+    if server.is_mute() {
+        return prepare_mute(server).await;
+    }
     let isolated = begun.elapsed();
     make_slot(server.sql()?).await?;
     // A receiver that was just being started when the reload came lives for a moment.
@@ -65,6 +70,13 @@ pub async fn prepare(server: &mut Server) -> Result<Prepared, Error> {
     let newest = timelines::newest(server.instance(), ended.timeline)?;
     tracing::info!(?isolated, ?replayed, total = ?begun.elapsed(), "prepared a promotion");
     Ok(Prepared { position, boundary, newest })
+}
+
+/// Steps 1 to 3 where no hot standby opens: the boundary cannot be read.
+async fn prepare_mute(server: &Server) -> Result<Prepared, Error> {
+    let (_, position) = server.state().await?;
+    let newest = timelines::newest(server.instance(), position.timeline)?;
+    Ok(Prepared { position, boundary: Boundary::Unknown, newest })
 }
 
 /// Replay position and boundary, in one statement.
@@ -103,14 +115,22 @@ pub async fn promote(
     const DOING: &str = "promoting";
     let begun = Instant::now();
     let (recovery, ended) = server.state().await?;
-    let (replayed, _) = boundary(server.sql()?).await?;
-    let ready = Position { timeline: ended.timeline, lsn: replayed };
+    let ready = if server.is_mute() {
+        ended
+    } else {
+        let (replayed, _) = boundary(server.sql()?).await?;
+        Position { timeline: ended.timeline, lsn: replayed }
+    };
     if recovery == InRecovery::Primary || ready != fork {
         return Err(Error::unexpected(DOING, format!("it is at {ready}, not at {fork}")));
     }
     timelines::skip_to(server.instance(), ended.timeline, timeline)?;
     signal_promotion(server)?;
     let signalled = begun.elapsed();
+    if server.is_mute() {
+        server.unmute().await?;
+        make_slot(server.sql()?).await?;
+    }
     loop {
         let standby = server.sql()?.one("SELECT pg_is_in_recovery()").await;
         if standby.map_err(Error::sql(DOING))?.as_deref() == Some("f") {
@@ -118,7 +138,7 @@ pub async fn promote(
         }
         sleep(TICK).await;
     }
-    put_standby_signal(server.instance())?;
+    keep_standby_signal(server.instance())?;
     let (_, now) = server.state().await?;
     if now.timeline != timeline {
         return Err(Error::unexpected(
@@ -130,6 +150,18 @@ pub async fn promote(
     let incarnation = server.incarnation(timeline).await?;
     tracing::info!(?signalled, total = ?begun.elapsed(), "promoted");
     Ok(Promoted { incarnation, fork })
+}
+
+/// Puts the file back that the promotion has consumed; flushed beside, to lose no time.
+fn keep_standby_signal(instance: &Arc<Instance>) -> Result<(), Error> {
+    make_standby_signal(instance)?;
+    let instance = Arc::clone(instance);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = flush_standby_signal(&instance) {
+            tracing::error!(%error, "standby.signal may not outlive a crash of this machine");
+        }
+    });
+    Ok(())
 }
 
 fn signal_promotion(server: &Server) -> Result<(), Error> {

@@ -23,6 +23,7 @@ use super::process::{self, Postmaster};
 use super::replication::parse_lsn;
 use super::settings::{self, Listen, Upstream};
 use super::sql::{Commits, Connection};
+use super::startup::{self, Stillness};
 use super::timelines;
 use super::version::Version;
 
@@ -132,7 +133,7 @@ impl Server {
         create::prepare_files(&instance, mode.access, mode.upstream.as_ref())?;
         remove_stale_locks(&instance);
         if mode.listen == Listen::Port {
-            check_port(&instance)?;
+            startup::check_port(&instance)?;
         }
         let log_begin = std::fs::metadata(instance.log_file()).map_or(0, |meta| meta.len());
         let given = settings::command_line(&instance, mode.listen);
@@ -191,10 +192,11 @@ impl Server {
         let instance = Arc::clone(&self.instance);
         let running = self.running.as_mut().ok_or(Error::Late { doing })?;
         let begun = Instant::now();
+        let mut stillness = Stillness::of(running.postmaster.pid());
         let control = loop {
             let attempt = async {
                 // PostgreSQL writes down when it takes connections: asking costs it a process.
-                if takes_connections(&instance, running.postmaster.pid()) {
+                if startup::takes_connections(&instance, running.postmaster.pid()) {
                     timeout(patience, Connection::open(&instance, Commits::Local)).await.ok()
                 } else {
                     sleep(TICK).await;
@@ -204,13 +206,17 @@ impl Server {
             let opened = tokio::select! {
                 biased;
                 () = running.postmaster.exited() => {
-                    return Err(Error::Exited { doing, log: log_since(&instance, running.log_begin) });
+                    return Err(Error::Exited { doing, log: startup::log_since(&instance, running.log_begin) });
                 }
                 opened = attempt => opened,
             };
             match opened {
                 Some(Ok(connection)) => break connection,
                 Some(Err(_)) => sleep(TICK).await,
+                None if running.mode.upstream.is_none() && stillness.is_still() => {
+                    tracing::warn!("the standby has replayed everything and lets nobody in");
+                    return Ok(());
+                }
                 None => {}
             }
             if begun.elapsed() > patience {
@@ -227,7 +233,7 @@ impl Server {
         let Some(running) = &self.running else { return };
         running.expected.store(false, Ordering::SeqCst);
         let pid = running.postmaster.pid();
-        self.life.send_replace(Some(pid));
+        self.watch_life();
         let (expected, exits) = (Arc::clone(&running.expected), self.exits.clone());
         let handle = ProcessHandle::open(pid);
         tokio::spawn(async move {
@@ -238,6 +244,11 @@ impl Server {
                 let _ = exits.send(pid).await;
             }
         });
+    }
+
+    fn watch_life(&self) {
+        let life = self.pid().filter(|_| !self.is_mute());
+        self.life.send_if_modified(|known| std::mem::replace(known, life) != life);
     }
 
     /// Opens what is missing of the spare connections.
@@ -336,7 +347,7 @@ impl Server {
     pub fn lacks_wal(&self) -> bool {
         self.running
             .as_ref()
-            .map(|running| log_since(&self.instance, running.log_begin))
+            .map(|running| startup::log_since(&self.instance, running.log_begin))
             .is_some_and(|log| log.contains("has already been removed"))
     }
 
@@ -367,6 +378,22 @@ impl Server {
         }
     }
 
+    /// Whether it runs as a standby that has replayed everything and takes no connections, ours
+    /// included: transactions of the time before had too many subtransactions.
+    pub fn is_mute(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.lines.is_none())
+    }
+
+    /// Waits until a server that was mute takes connections.
+    pub async fn unmute(&mut self) -> Result<(), Error> {
+        while self.is_mute() {
+            self.connect(self.instance.start_timeout, "promoting").await?;
+        }
+        self.open_spares().await?;
+        self.watch_life();
+        Ok(())
+    }
+
     /// Makes a running standby one without upstream and without clients. Returns when its receiver
     /// is gone, so that it confirms nothing any more.
     pub async fn isolate(&mut self) -> Result<(), Error> {
@@ -377,6 +404,9 @@ impl Server {
             running.mode.upstream = None;
             running.mode.access = Access::Closed;
             running.postmaster.signal(Signal::HUP);
+        }
+        if self.is_mute() {
+            return Ok(());
         }
         self.end_clients().await?;
         let begun = Instant::now();
@@ -409,6 +439,10 @@ impl Server {
 
     /// When the server was started, and on which timeline it is.
     pub async fn incarnation(&self, timeline: Timeline) -> Result<Incarnation, Error> {
+        if self.is_mute() {
+            // Nobody can be told apart from another run by this before it is promoted.
+            return Ok(Incarnation { started: 0, timeline });
+        }
         let started = self
             .sql()?
             .one(
@@ -425,6 +459,12 @@ impl Server {
     /// Whether it is a standby, and where its data ends: flushed, not only replayed.
     pub async fn state(&self) -> Result<(InRecovery, Position), Error> {
         const DOING: &str = "reading the position";
+        if self.is_mute() {
+            let instance = Arc::clone(&self.instance);
+            let end = tokio::task::spawn_blocking(move || startup::end_of_wal(&instance));
+            let end = end.await.map_err(|error| Error::unexpected(DOING, error.to_string()))?;
+            return Ok((InRecovery::Standby, end?));
+        }
         let row = self.sql()?.row(STATE).await.map_err(Error::sql(DOING))?;
         let column = |i: usize| row.get(i).and_then(Option::as_deref);
         let wrong = || Error::unexpected(DOING, format!("{row:?}"));
@@ -449,6 +489,9 @@ impl Server {
     /// received one may lie inside a record.
     pub async fn replayed(&self) -> Result<(), Error> {
         const DOING: &str = "waiting for the replay";
+        if self.is_mute() {
+            return Ok(());
+        }
         let sql = self.sql()?;
         loop {
             let row = sql.row(REPLAY).await.map_err(Error::sql(DOING))?;
@@ -492,49 +535,4 @@ const REPLAY: &str = "SELECT (SELECT wait_event FROM pg_stat_get_activity(NULL) 
 fn remove_stale_locks(instance: &Instance) {
     let lock = instance.data_dir.join("postmaster.pid");
     let _ = std::fs::remove_file(lock);
-}
-
-/// Whether the lock file of the server with this process id says that it is ready.
-fn takes_connections(instance: &Instance, pid: u32) -> bool {
-    let text = std::fs::read_to_string(instance.data_dir.join("postmaster.pid"));
-    let text = text.unwrap_or_default();
-    let mut lines = text.lines().map(str::trim);
-    lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
-}
-
-fn check_port(instance: &Instance) -> Result<(), Error> {
-    for host in instance.listen.split(',').map(str::trim) {
-        let host = match host {
-            "*" => "0.0.0.0",
-            "localhost" => "127.0.0.1",
-            host => host,
-        };
-        let Err(error) = std::net::TcpListener::bind((host, instance.port)) else { continue };
-        let port = instance.port;
-        return Err(match error.kind() {
-            std::io::ErrorKind::AddrInUse => Error::refused(
-                format!("port {port} on {host} is in use by another program"),
-                format!("stop it (ss -ltnp 'sport = :{port}' names it), or set another port"),
-            ),
-            _ => Error::refused(
-                format!("PostgreSQL cannot listen on {host}:{port}: {error}"),
-                "set listen to an address of this machine",
-            ),
-        });
-    }
-    Ok(())
-}
-
-/// The last lines that PostgreSQL wrote since `begin`.
-fn log_since(instance: &Instance, begin: u64) -> String {
-    const LINES: usize = 4;
-    let text = std::fs::read(instance.log_file()).unwrap_or_default();
-    let new = text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default();
-    let new = String::from_utf8_lossy(new);
-    let lines: Vec<&str> = new.lines().filter(|line| telling(line)).collect();
-    lines[lines.len().saturating_sub(LINES)..].join("; ")
-}
-
-fn telling(line: &str) -> bool {
-    ["FATAL:", "PANIC:", "ERROR:", "HINT:", "DETAIL:"].iter().any(|level| line.contains(level))
 }

@@ -119,7 +119,7 @@ async fn a_crash_hands_over_with_every_commit_and_the_former_principal_returns()
 
 #[tokio::test]
 async fn a_principal_of_another_major_version_is_refused() {
-    let (first, mut second, serving) = pair().await;
+    let (first, mut second, _serving) = pair().await;
     second.order(Order::Stop).await;
     second.until(Fact::Stopped).await;
     let upstream =
@@ -130,5 +130,4 @@ async fn a_principal_of_another_major_version_is_refused() {
     let own = first.sql_connection().await;
     let major = agent::postgres::Version::of_programs(&first.instance.bin_dir).unwrap().major;
     agent::postgres::pairing::check_collations(major, &own, &connection).await.unwrap();
-    drop(serving);
 }

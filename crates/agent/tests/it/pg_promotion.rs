@@ -159,3 +159,36 @@ async fn a_primary_reads_a_position_that_covers_every_commit() {
     let flushed = one(&sql, "SELECT pg_current_wal_flush_lsn() - '0/0'").await;
     assert!(flushed.parse::<u64>().unwrap() >= read.lsn.0, "it is flushed by then");
 }
+
+#[tokio::test]
+async fn a_standby_that_cannot_open_is_promoted_with_an_unknown_boundary() {
+    let mut rig = Rig::new();
+    rig.drive().await;
+    rig.serve_alone(2).await;
+    let open = rig.sql().await;
+    open.batch_execute("CREATE TABLE t (i int)").await.unwrap();
+    open.batch_execute("BEGIN").await.unwrap();
+    for i in 0..80 {
+        open.batch_execute(&format!("SAVEPOINT s{i}; INSERT INTO t VALUES ({i})")).await.unwrap();
+    }
+    // The snapshot for standbys in this checkpoint does not hold all subtransactions.
+    rig.sql().await.batch_execute("CHECKPOINT").await.unwrap();
+    rig.sql().await.batch_execute("CREATE TABLE u AS SELECT 1 AS i").await.unwrap();
+    rig.facts_so_far();
+    let postmaster = rig.postmaster().unwrap().cast_signed();
+    let postmaster = rustix::process::Pid::from_raw(postmaster).unwrap();
+    rustix::process::kill_process(postmaster, rustix::process::Signal::KILL).unwrap();
+    rig.until(Fact::Exited).await;
+    let begun = Instant::now();
+    let (_, position) = rig.run_alone(true).await;
+    eprintln!("found to be mute after {:?}", begun.elapsed());
+    let next = rig.promote(4).await;
+    eprintln!("promoted after {:?}", begun.elapsed());
+    assert_eq!(next.promotion.boundary, session::Boundary::Unknown);
+    assert_eq!(next.promotion.fork, position);
+    rig.order(Order::OpenGuard).await;
+    rig.order(Order::CommitBarrier { promotion: next.promotion }).await;
+    rig.until(Fact::BarrierCommitted { term: Term(4) }).await;
+    let sql = rig.sql().await;
+    assert_eq!(one(&sql, "SELECT (SELECT count(*) FROM t) + (SELECT i FROM u)").await, "1");
+}
