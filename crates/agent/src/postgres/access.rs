@@ -94,3 +94,38 @@ pub fn make_dir(instance: &Instance, path: &Path, mode: u32) -> Result<(), Error
         .map_err(Error::io("make the directory", path))?;
     instance.os_user.own(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::postgres::instance::tests::instance;
+
+    #[test]
+    fn closed_lets_the_agent_and_the_partner_in_and_nobody_else() {
+        expect![[r#"
+            # Written by Backstay.
+            local all         backstay peer map=backstay
+            local replication backstay peer map=backstay
+            host  all         backstay 10.0.0.2/32 scram-sha-256
+            host  replication backstay 10.0.0.2/32 scram-sha-256
+            local all         backstay reject
+            host  all         backstay all reject
+            local replication all reject
+            host  replication all all reject
+            local all all reject
+            host all all all reject
+        "#]]
+        .assert_eq(&rules(&instance(), Access::Closed));
+    }
+
+    #[test]
+    fn open_adds_the_clients_behind_the_refusals() {
+        let mut instance = instance();
+        instance.client_access = vec!["host all all all trust".to_owned()];
+        let (closed, open) = (rules(&instance, Access::Closed), rules(&instance, Access::Open));
+        let refusals = closed.strip_suffix("local all all reject\nhost all all all reject\n");
+        assert_eq!(open.strip_prefix(refusals.unwrap()), Some("host all all all trust\n"));
+    }
+}

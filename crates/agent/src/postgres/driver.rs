@@ -22,6 +22,7 @@ use super::ears::{Ears, Heard};
 use super::error::Error;
 use super::guard::Guard;
 use super::instance::Instance;
+use super::log_file;
 use super::probe;
 use super::server::{InRecovery, Server};
 use super::settings::Upstream;
@@ -80,6 +81,7 @@ async fn run(
     let (seen, probed) = mpsc::channel(QUEUE);
     let mut probes = JoinSet::new();
     probes.spawn(probe::run(Arc::clone(&instance), server.life(), seen));
+    probes.spawn(log_file::keep_short(Arc::clone(&instance)));
     probes.spawn(canary::report(Arc::clone(&instance), teller.clone()));
     let (touch_sender, touch) = mpsc::channel(QUEUE);
     let ears = Ears {

@@ -109,3 +109,31 @@ impl Instance {
         self.socket_dir.join(format!(".s.PGSQL.{}", self.port))
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// One that never runs.
+    pub fn instance() -> Instance {
+        Instance {
+            pool: "pool01".to_owned(),
+            data_dir: PathBuf::from("/data"),
+            files_dir: PathBuf::from("/files"),
+            socket_dir: PathBuf::from("/run/it's"),
+            bin_dir: PathBuf::from("/bin"),
+            listen: "127.0.0.1".to_owned(),
+            port: 5432,
+            os_user: OsUser::unchanged("postgres"),
+            partner_host: "10.0.0.2".to_owned(),
+            secret_file: PathBuf::from("/files/secret"),
+            locale: None,
+            settings: BTreeMap::new(),
+            client_access: Vec::new(),
+            slot_wal_keep: Instance::DEFAULT_SLOT_WAL_KEEP.to_owned(),
+            probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
+            probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,
+            start_timeout: Instance::DEFAULT_START_TIMEOUT,
+        }
+    }
+}

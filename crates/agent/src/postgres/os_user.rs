@@ -52,6 +52,12 @@ impl OsUser {
         Ok(OsUser { name: name.to_owned(), uid, gid, changes: own != uid })
     }
 
+    /// Whoever this process runs as, under another name.
+    #[cfg(test)]
+    pub fn unchanged(name: &str) -> OsUser {
+        OsUser { name: name.to_owned(), uid: 0, gid: 0, changes: false }
+    }
+
     /// A command that will run as this user, in a process group of its own so that no signal of a
     /// terminal reaches it. The process id is that of the program itself.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {

@@ -261,3 +261,48 @@ pub async fn read_back(
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::instance::tests::instance;
+
+    #[test]
+    fn safety_is_on_the_command_line_whatever_the_operator_wishes() {
+        let mut instance = instance();
+        instance.settings.insert("max_wal_senders".to_owned(), "3".to_owned());
+        instance.settings.insert("wal_level".to_owned(), "logical".to_owned());
+        let all = command_line(&instance, Listen::SocketOnly);
+        let value = |name: &str| all.iter().find(|(given, _)| *given == name).map(|(_, v)| &**v);
+        let names = "ANY 1 (\"backstay_mirror\", \"backstay_exposed\")";
+        assert_eq!(value("synchronous_standby_names"), Some(names));
+        assert_eq!(value("restart_after_crash"), Some("off"));
+        assert_eq!(value("max_wal_senders"), Some("10"));
+        assert_eq!(value("wal_level"), Some("logical"));
+        assert_eq!(value("listen_addresses"), Some(""));
+        assert_eq!(value("max_slot_wal_keep_size"), Some("1GB"));
+        assert!(!all.iter().any(|(name, _)| RELOADABLE.contains(name)));
+    }
+
+    #[test]
+    fn every_setting_of_ours_is_refused_to_the_operator() {
+        let all = command_line(&instance(), Listen::Port);
+        for (name, _) in all {
+            let mut instance = instance();
+            instance.settings.insert(name.to_owned(), "1".to_owned());
+            let shared = ["wal_level", "max_wal_senders", "max_replication_slots"];
+            assert_eq!(check(&instance).is_ok(), shared.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_connection_string_survives_quotes() {
+        let mut instance = instance();
+        instance.secret_file = "/it's/secret".into();
+        let upstream = Upstream { host: "be1".to_owned(), port: 5433 };
+        let conninfo = conninfo(&instance, &upstream);
+        assert!(conninfo.starts_with("host='be1' port=5433 user=backstay"), "{conninfo}");
+        assert!(conninfo.contains(r"passfile='/it\'s/secret'"), "{conninfo}");
+        assert_eq!(quoted(r"a'b\c"), r"'a''b\\c'");
+    }
+}

@@ -107,3 +107,27 @@ async fn readers_are_ended_when_a_promotion_is_prepared() {
     assert!(reader.simple_query("SELECT 1").await.is_err());
     assert_rejected(&rig).await;
 }
+
+#[tokio::test]
+async fn databases_of_the_pool_are_made_once() {
+    let mut rig = Rig::new();
+    rig.drive().await;
+    rig.serve_alone(2).await;
+    let shop = agent::postgres::Database {
+        name: "the \"shop\"".to_owned(),
+        owner: "it's".to_owned(),
+        password: "cl\\ie'nt".to_owned(),
+    };
+    for _ in 0..2 {
+        agent::postgres::databases::make(&rig.instance, std::slice::from_ref(&shop)).await.unwrap();
+    }
+    let opened = tokio_postgres::Config::new()
+        .host("127.0.0.1")
+        .port(rig.instance.port)
+        .user(&shop.owner)
+        .password(&shop.password)
+        .dbname(&shop.name)
+        .connect(tokio_postgres::NoTls)
+        .await;
+    assert!(opened.is_ok());
+}

@@ -1,0 +1,28 @@
+//! The databases of a new pool: made by whoever creates the pool, once it is serving.
+
+use super::error::Error;
+use super::instance::{Database, Instance};
+use super::sql::{Commits, Connection, identifier, literal};
+
+/// Makes what is missing of the databases and their owners. Asking twice does no harm.
+pub async fn make(instance: &Instance, databases: &[Database]) -> Result<(), Error> {
+    const DOING: &str = "making the pool's databases";
+    let sql = Connection::open(instance, Commits::Local).await.map_err(Error::sql(DOING))?;
+    for database in databases {
+        let owner = identifier(&database.owner);
+        let known = format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&database.owner));
+        if sql.one(&known).await.map_err(Error::sql(DOING))?.is_none() {
+            let password = literal(&database.password);
+            let make = format!("CREATE ROLE {owner} LOGIN PASSWORD {password}");
+            sql.run(&make).await.map_err(Error::sql(DOING))?;
+        }
+        let name = identifier(&database.name);
+        let known =
+            format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&database.name));
+        if sql.one(&known).await.map_err(Error::sql(DOING))?.is_none() {
+            let make = format!("CREATE DATABASE {name} OWNER {owner}");
+            sql.run(&make).await.map_err(Error::sql(DOING))?;
+        }
+    }
+    Ok(())
+}
