@@ -15,6 +15,7 @@ use super::probe::{Probed, Seen};
 use super::replication::parse_lsn;
 use super::sql::Connection;
 use super::teller::Teller;
+use super::timelines;
 
 /// What happens while an order is worked on.
 pub struct Ears {
@@ -113,9 +114,10 @@ impl Ears {
     /// Reads the position; no answer within the deadline is none.
     pub fn read_position(&mut self, sql: Option<&Arc<Connection>>) {
         let Some(sql) = sql.cloned() else { return };
-        let (patience, teller) = (self.instance.probe_timeout, self.teller.clone());
+        let (instance, teller) = (Arc::clone(&self.instance), self.teller.clone());
+        let patience = instance.probe_timeout;
         self.asked.spawn(async move {
-            if let Ok(Some(fact)) = timeout(patience, read_position(&sql)).await {
+            if let Ok(Some(fact)) = timeout(patience, read_position(&instance, &sql)).await {
                 teller.fact(fact).await;
             }
         });
@@ -155,7 +157,7 @@ async fn guard_event(guard: &mut Option<Guard>) -> GuardEvent {
 
 /// Of a primary: a position that covers every commit so far, and that is flushed because a small
 /// commit follows it. Of a standby: what it has received or replayed, whichever is further.
-async fn read_position(sql: &Connection) -> Option<Fact> {
+async fn read_position(instance: &Instance, sql: &Connection) -> Option<Fact> {
     let row = sql
         .row(
             "SELECT r, CASE WHEN r THEN GREATEST(pg_last_wal_receive_lsn(), \
@@ -175,6 +177,6 @@ async fn read_position(sql: &Connection) -> Option<Fact> {
         let timeline = session::Timeline(u32::from_str_radix(digits, 16).ok()?);
         return Some(Fact::PositionRead { position: Position { timeline, lsn } });
     }
-    let timeline = session::Timeline(timeline.parse().ok()?);
+    let timeline = timelines::at(instance, lsn, session::Timeline(timeline.parse().ok()?));
     Some(Fact::PositionSeen { position: Position { timeline, lsn } })
 }

@@ -16,6 +16,7 @@ use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE_OID};
 use super::pidfd::ProcessHandle;
 use super::replication::parse_lsn;
 use super::sql::{Commits, Connection};
+use super::timelines;
 
 const RECONNECT: Duration = Duration::from_millis(50);
 /// Every so many probes the probe also looks after the slot and for strangers.
@@ -79,7 +80,7 @@ async fn probe(instance: &Arc<Instance>, pid: u32, seen: &mpsc::Sender<Probed>) 
             let answer = connection.client().query_one(&statement, &[]);
             let Some(answer) = patient(instance, pid, seen, answer).await else { return };
             let Ok(row) = answer else { break };
-            let Some(what) = read(&row) else { break };
+            let Some(what) = read(instance, &row) else { break };
             if seen.send(Probed { pid, seen: what }).await.is_err() {
                 return;
             }
@@ -152,13 +153,15 @@ const PROBE: &str = "SELECT r, \
       AND s.state = 'streaming' AND NOT r ORDER BY flush_lsn DESC NULLS LAST LIMIT 1) m ON true \
     LEFT JOIN pg_stat_wal_receiver w ON r";
 
-fn read(row: &Row) -> Option<Seen> {
+fn read(instance: &Instance, row: &Row) -> Option<Seen> {
     let lsn = |i: usize| row.try_get::<_, Option<&str>>(i).ok().flatten().and_then(parse_lsn);
     if row.try_get::<_, bool>(0).ok()? {
         let timeline = row.try_get::<_, Option<i32>>(6).ok()??;
-        let timeline = Timeline(u32::try_from(timeline).ok()?);
+        let told = Timeline(u32::try_from(timeline).ok()?);
+        let received = lsn(4)?;
+        let timeline = timelines::at(instance, received, told);
         let status = row.try_get::<_, Option<&str>>(7).ok()?;
-        let position = Position { timeline, lsn: lsn(4)? };
+        let position = Position { timeline, lsn: received };
         Some(Seen::Standby { position, replayed: lsn(5)?, streaming: status == Some("streaming") })
     } else {
         let end = lsn(1)?;

@@ -476,7 +476,11 @@ impl Server {
             InRecovery::Primary => 16,
         };
         let timeline = column(2).and_then(|text| u32::from_str_radix(text, radix).ok());
-        let timeline = Timeline(timeline.ok_or_else(wrong)?);
+        let told = Timeline(timeline.ok_or_else(wrong)?);
+        let timeline = match recovery {
+            InRecovery::Standby => timelines::at(&self.instance, lsn, told),
+            InRecovery::Primary => told,
+        };
         Ok((recovery, Position { timeline, lsn }))
     }
 

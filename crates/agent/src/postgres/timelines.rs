@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 
-use session::{Position, Timeline};
+use session::{Lsn, Position, Timeline};
 
 use super::create::sync_dir;
 use super::error::Error;
@@ -44,6 +44,23 @@ pub fn newest(instance: &Instance, current: Timeline) -> Result<Timeline, Error>
 /// The newest timeline that really exists: skipped ids have empty files.
 pub fn newest_real(instance: &Instance) -> Result<Option<Timeline>, Error> {
     Ok(files(instance)?.into_iter().filter(|(_, size)| *size > 0).map(|(id, _)| id).max())
+}
+
+/// The timeline of the WAL at `lsn` in this copy: of the segments that hold it, the newest one's.
+/// PostgreSQL itself says `told`, which lags behind from the end of its receiver to its next
+/// restart point.
+pub fn at(instance: &Instance, lsn: Lsn, told: Timeline) -> Timeline {
+    let Ok(entries) = fs::read_dir(instance.wal_dir()) else { return told };
+    let holds = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_str().filter(|name| name.len() == 24)?;
+        let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
+        let size = entry.metadata().ok()?.len();
+        let begin = (number(&name[8..16])? << 32) + number(&name[16..])? * size;
+        let inside = begin < lsn.0 && lsn.0 <= begin + size;
+        inside.then_some(Timeline(u32::from_str_radix(&name[..8], 16).ok()?))
+    };
+    entries.flatten().filter_map(holds).fold(told, Timeline::max)
 }
 
 /// Makes sure that a promotion from `current` gets exactly `wanted`.
