@@ -1,7 +1,8 @@
 //! Scenarios: a few commands, and the transcript of what follows from them, in one file that reads
 //! like a play. Time is exact and the profile is the standard one.
 //!
-//! Commands are the events of a trace, and besides: `create witness|alone`, `run 3s`, `write` (to
+//! Commands are the events of a trace, and besides: `create witness|alone` for a session that was
+//! just created, `synchronized witness|alone` for one that has run for five seconds, `run 3s`, `write` (to
 //! whoever lets clients in), `tell`, `isolate be1`, `heal` (every link), `operator be1 failover`
 //! and `show`. Lines that begin with `|` are the transcript; `#` begins a remark.
 
@@ -86,8 +87,18 @@ fn perform(
         *stage = Some(Stage::created(setup)?);
         return Ok(());
     }
+    if let ["synchronized", members] = words.as_slice() {
+        let setup = adjust(Setup::new(*members == "witness", Clocks::Exact, 1));
+        let stage = stage.insert(Stage::created(setup)?);
+        stage.run(4_000_000)?;
+        stage.client(Local::Write)?;
+        stage.run(1_000_000)?;
+        stage.transcript.take();
+        stage.transcript.show(&stage.play.world);
+        return Ok(());
+    }
     let Some(stage) = stage else {
-        return Err(Stop::Unknown("a scenario begins with `create`".into()));
+        return Err(Stop::Unknown("a scenario begins with `create` or `synchronized`".into()));
     };
     match words.as_slice() {
         ["run", span] => stage.run(micros(span).map_err(Stop::Unknown)?)?,
