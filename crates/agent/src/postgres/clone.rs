@@ -100,6 +100,8 @@ pub async fn run(instance: &Instance, upstream: &Upstream, teller: &Teller) -> R
         }
     })
     .await?;
+    teller.doing("flushing the copy");
+    tool::flush_volumes(vec![target.clone()]).await?;
     if target == beside {
         Unfinished::Swap.write(instance)?;
         finish_swap(instance)
@@ -149,6 +151,7 @@ fn arguments(instance: &Instance, upstream: &Upstream, target: &Path) -> Vec<OsS
         "--checkpoint=fast".into(),
         "--progress".into(),
         "--no-password".into(),
+        "--no-sync".into(),
     ]
 }
 

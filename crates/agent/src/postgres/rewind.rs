@@ -159,6 +159,7 @@ pub async fn run(instance: &Instance, upstream: &Upstream) -> Result<(), Error> 
         target,
         format!("--source-server={}", clone::source(instance, upstream)).into(),
         "--no-ensure-shutdown".into(),
+        "--no-sync".into(),
     ];
     let mut needless = false;
     tool::run(instance, "pg_rewind", &arguments, |line| {
@@ -172,6 +173,7 @@ pub async fn run(instance: &Instance, upstream: &Upstream) -> Result<(), Error> 
         ));
     }
     settle(instance)?;
+    tool::flush_volumes(vec![instance.data_dir.clone(), instance.wal_dir()]).await?;
     Unfinished::clear(instance)
 }
 

@@ -1,5 +1,7 @@
 //! The agent's PostgreSQL room against real PostgreSQL.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod canary_volumes;
 mod cluster;
 mod guard_fence;
