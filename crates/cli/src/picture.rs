@@ -96,7 +96,8 @@ impl Picture {
             heard.into_iter().map(|one| member_picture(&pool.name, one)).collect();
         let principal = principal(&members);
         let session = principal.and_then(|member| member.session.as_ref());
-        let record = session.and_then(|session| session.record.as_ref());
+        let spokesman = session.or_else(|| spokesman(&members));
+        let record = spokesman.and_then(|session| session.record.as_ref());
         let protection = record.map(|record| record.protection);
         let state = match (session.is_some_and(|session| session.serving), protection) {
             (true, Some(Protection::Mirrored)) => State::Mirrored,
@@ -106,7 +107,6 @@ impl Picture {
         let mirror_seen = session.and_then(|session| session.mirror);
         let witness = witness(pool, session);
         let principal_name = principal.map(|member| member.name.clone());
-        let spokesman = session.or_else(|| spokesman(&members));
         let term = members.iter().filter_map(|member| member.session.as_ref());
         let term = session.map_or_else(|| term.map(|s| s.term).max().unwrap_or(0), |s| s.term);
         Picture {
@@ -115,7 +115,7 @@ impl Picture {
             sentence: sentence(state, pool, session, &members),
             mirror: principal_name.as_deref().map(|name| other_partner(pool, name)),
             alarms: alarms(&members, principal),
-            automatic_failover: automatic_failover(state, spokesman),
+            automatic_failover: automatic_failover(state, spokesman, &members),
             obstacles: spokesman.map(|session| session.obstacles.clone()).unwrap_or_default(),
             principal: principal_name,
             term,
@@ -227,19 +227,46 @@ fn not_replayed(
     Some(end.saturating_sub(replayed))
 }
 
-fn automatic_failover(state: State, session: Option<&SessionStatus>) -> AutomaticFailover {
+fn automatic_failover(
+    state: State,
+    session: Option<&SessionStatus>,
+    members: &[MemberPicture],
+) -> AutomaticFailover {
+    let unarmed =
+        |sentence: String| AutomaticFailover { armed: false, sentence, estimate_ms: None };
     match (state, session) {
         (State::Mirrored | State::Exposed, Some(session)) => session.automatic_failover.clone(),
-        (State::NotServed, Some(session)) => AutomaticFailover {
-            armed: false,
-            sentence: format!("nobody serves; {}", session.automatic_failover.sentence),
-            estimate_ms: None,
-        },
-        (_, None) => AutomaticFailover {
-            armed: false,
-            sentence: "not known: no partner answers".to_owned(),
-            estimate_ms: None,
-        },
+        (State::NotServed, Some(session)) => unarmed(what_is_missing(session, members)),
+        (_, None) => unarmed("not known: no server of the pool answers".to_owned()),
+    }
+}
+
+/// Why nobody serves, and what would change that.
+fn what_is_missing(session: &SessionStatus, members: &[MemberPicture]) -> String {
+    let answering = members.iter().filter(|member| member.session.is_some()).count();
+    let there =
+        |name: &str| members.iter().any(|member| member.name == name && member.session.is_some());
+    match &session.record {
+        None => "nobody serves: the session is not set up on this member, or its state is lost"
+            .to_owned(),
+        Some(record) if record.protection == Protection::Exposed && !there(&record.principal) => {
+            format!(
+                "nobody serves: {} alone is sure to hold every acknowledged commit, so the pool \
+                 waits for it (or for forced service)",
+                record.principal
+            )
+        }
+        Some(record) if record.members.witness.is_none() && there(&record.principal) => format!(
+            "nobody serves: without a witness {} serves again once the other server answers, or \
+             when told to (pool serve-alone)",
+            record.principal
+        ),
+        Some(_) if answering < 2 => "nobody serves: one member alone elects nobody, so the pool \
+             waits for another one (or for forced service)"
+            .to_owned(),
+        Some(_) => {
+            "nobody serves: the members that answer should elect somebody in a moment".to_owned()
+        }
     }
 }
 

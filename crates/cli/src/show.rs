@@ -100,7 +100,8 @@ fn mirroring(picture: &Picture) -> String {
 fn lease(picture: &Picture) -> String {
     match (picture.served(), picture.lease_left_ms) {
         (true, Some(left)) => format!("{} left, renewed with every heartbeat", span(left)),
-        (true, None) => "none: the pool has no witness".to_owned(),
+        (true, None) if picture.witness.is_none() => "none: the pool has no witness".to_owned(),
+        (true, None) => "none: it serves without one".to_owned(),
         (false, _) => "none: nobody serves".to_owned(),
     }
 }

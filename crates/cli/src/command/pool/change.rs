@@ -35,13 +35,11 @@ pub enum Made {
 }
 
 /// Asks every member to make its part of the session. The first partner makes the data, so it is
-/// asked last: by the time it begins to stand, the others know the session. Asking again after a
-/// failure goes on where it ended.
+/// asked first: a member that has learnt the session from others has no reason to make any. Asking
+/// again after a failure goes on where it ended.
 pub async fn make_session(scope: &Scope<'_>) -> anyhow::Result<Made> {
-    let mut names: Vec<&str> = scope.pool.member_names().collect();
-    names.rotate_left(1);
     let mut made = Made::Before;
-    for name in names {
+    for name in scope.pool.member_names() {
         let request = Request::CreateSession { pool: scope.name() };
         match scope.ask(name, &request).await {
             Ok(response) => {

@@ -1,7 +1,8 @@
 //! `pool failover`: checks, begins, waits, and says how it ended.
 //!
-//! How long writes were held up is taken from the new principal's history: from the moment it
-//! began to stand to the first write of its term. A client sees its own reconnection on top.
+//! How long writes were held up is taken from the histories: from the moment when the old principal
+//! stopped serving to the first write of the new term. The two may have different clocks, so the
+//! time that this command saw go by is told as the upper bound.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use crate::output::{self, Colour, hinted};
 use crate::picture::Picture;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+const HISTORY_DEADLINE: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The published form: see docs/json.md.
@@ -28,8 +30,8 @@ struct Outcome {
     term_after: u64,
     /// From the request until the new principal was seen to serve.
     total_ms: u64,
-    /// From the election's first phase to the first write, by the new principal's own clock.
-    promotion_ms: Option<u64>,
+    /// From the end of the old principal's service to the first write of the new one.
+    held_up_ms: Option<u64>,
     sentence: String,
 }
 
@@ -140,14 +142,14 @@ async fn outcome(
 ) -> Outcome {
     let total_ms = u64::try_from((clock::now() - begun).as_millis()).unwrap_or(u64::MAX);
     let done = picture.principal.as_deref() == Some(plan.to.as_str());
-    let promotion_ms = promotion_ms(scope, picture.term).await;
-    let held = promotion_ms.map(|ms| format!(", {ms} ms of them to take over"));
-    let held = held.unwrap_or_default();
+    let held_up_ms = held_up_ms(scope, &plan.from, picture.term).await;
+    let held_up_ms = held_up_ms.filter(|ms| *ms <= total_ms);
+    let held_up = match held_up_ms {
+        Some(ms) => format!("{ms} ms"),
+        None => format!("at most {total_ms} ms"),
+    };
     let sentence = if done {
-        format!(
-            "{} serves in term {}; writes were held up for at most {total_ms} ms{held}",
-            plan.to, picture.term
-        )
+        format!("{} serves in term {}; writes were held up for {held_up}", plan.to, picture.term)
     } else {
         format!(
             "{} could not take over; {} serves again, in term {}, after {total_ms} ms",
@@ -162,17 +164,31 @@ async fn outcome(
         term_before: term,
         term_after: picture.term,
         total_ms,
-        promotion_ms,
+        held_up_ms,
         sentence,
     }
 }
 
-/// What the history says of the promotion for `term`, as soon as it says so.
-async fn promotion_ms(scope: &Scope<'_>, term: u64) -> Option<u64> {
-    let history = history::gather(scope, Some(50)).await.ok()?;
-    let mut failovers = history
-        .entries
-        .iter()
-        .filter(|entry| entry.kind == HistoryKind::Failover && entry.term == term);
-    failovers.next_back()?.total_ms
+/// What the histories say, as soon as both say it.
+async fn held_up_ms(scope: &Scope<'_>, from: &str, term: u64) -> Option<u64> {
+    let deadline = clock::now() + HISTORY_DEADLINE;
+    loop {
+        let entries = history::gather(scope, Some(50)).await.ok()?.entries;
+        let stopped = entries.iter().rev().find(|entry| {
+            entry.kind == HistoryKind::RoleChanged
+                && entry.member == from
+                && entry.from.as_deref() == Some("principal")
+        });
+        let served = entries
+            .iter()
+            .rev()
+            .find(|entry| entry.kind == HistoryKind::Failover && entry.term == term);
+        if let (Some(stopped), Some(served)) = (stopped, served) {
+            return served.at_ms.checked_sub(stopped.at_ms);
+        }
+        if clock::now() > deadline {
+            return None;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
 }

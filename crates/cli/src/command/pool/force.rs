@@ -19,6 +19,13 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 pub async fn run(scope: &Scope<'_>, to: &str, accept_data_loss: bool) -> anyhow::Result<ExitCode> {
     let server = scope.partner(to)?;
     let colour = Colour::for_stderr();
+    let picture = scope.picture().await?;
+    if picture.served() {
+        return Err(hinted(
+            format!("service must not be forced: {}", picture.sentence),
+            format!("exchange the roles instead: backstay pool failover {}", scope.pool.name),
+        ));
+    }
     let ask = |accept_data_loss| Request::ForceService { pool: scope.name(), accept_data_loss };
     let mut own = None;
     for partner in [&scope.pool.first, &scope.pool.second] {
@@ -30,7 +37,7 @@ pub async fn run(scope: &Scope<'_>, to: &str, accept_data_loss: bool) -> anyhow:
                 }
             }
             Ok(_) => output::talk(&format!("{partner}: it answers something else than asked")),
-            Err(error) => output::talk(&format!("{partner}: its data are not known ({error})")),
+            Err(error) => output::talk(&format!("its data are not known: {error}\n")),
         }
     }
     let Some(preview) = own else {
