@@ -79,14 +79,30 @@ async fn probe(instance: &Arc<Instance>, pid: u32, seen: &mpsc::Sender<Probed>) 
         loop {
             let answer = connection.client().query_one(&statement, &[]);
             let Some(answer) = patient(instance, pid, seen, answer).await else { return };
-            let Ok(row) = answer else { break };
-            let Some(what) = read(instance, &row) else { break };
+            // A new connection may be kept out by a lock; one that works is not given up.
+            let row = match answer {
+                Ok(row) => row,
+                Err(_) if connection.is_closed() => break,
+                Err(error) => {
+                    tracing::debug!(%error, "a probe failed");
+                    sleep(instance.probe_interval).await;
+                    continue;
+                }
+            };
+            let Some(what) = read(instance, &row) else {
+                tracing::debug!(?row, "a probe was answered, but not as it should be");
+                sleep(instance.probe_interval).await;
+                continue;
+            };
             if seen.send(Probed { pid, seen: what }).await.is_err() {
                 return;
             }
             watch_process(&row, &mut watched);
             if round.is_multiple_of(CARE_EVERY) && matches!(what, Seen::Primary { .. }) {
-                care(&connection).await;
+                let care = patient(instance, pid, seen, care(&connection));
+                if care.await.is_none() {
+                    return;
+                }
             }
             round = round.wrapping_add(1);
             tokio::select! {

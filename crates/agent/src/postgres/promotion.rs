@@ -6,11 +6,11 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use session::{Boundary, Incarnation, Lsn, Position, Promotion, Timeline, Xid};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::access::Access;
 use super::create::{flush_standby_signal, make_standby_signal};

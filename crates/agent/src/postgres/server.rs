@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use session::{Incarnation, Lsn, Position, Timeline};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::access::{self, Access};
 use super::control::Control;
@@ -206,7 +206,8 @@ impl Server {
             let opened = tokio::select! {
                 biased;
                 () = running.postmaster.exited() => {
-                    return Err(Error::Exited { doing, log: startup::log_since(&instance, running.log_begin) });
+                    let log = startup::log_since(&instance, running.log_begin);
+                    return Err(Error::Exited { doing, log });
                 }
                 opened = attempt => opened,
             };

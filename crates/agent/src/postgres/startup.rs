@@ -5,9 +5,10 @@
 //! never takes any: it is known by a startup process that has nothing left to do.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use session::{Lsn, Position};
+use tokio::time::Instant;
 
 use super::control::Control;
 use super::error::Error;
@@ -119,8 +120,8 @@ pub fn end_of_wal(instance: &Instance) -> Result<Position, Error> {
 
 /// The position of the first record that is none, from what `pg_waldump` complains of last.
 fn invalid_record(complaint: &str) -> Option<Lsn> {
-    let words = complaint.split_whitespace();
-    words.map(|word| word.trim_matches([':', ',', ';'])).filter_map(parse_lsn).last()
+    let words = complaint.split_whitespace().rev();
+    words.map(|word| word.trim_matches([':', ',', ';'])).find_map(parse_lsn)
 }
 
 /// Refuses a port that another program listens on.

@@ -1,12 +1,12 @@
 //! How each order is performed on the server; what it comes to is told as a fact.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use session::{Fact, Order, Partner, Term};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::Error;
 use super::follow::{self, Follow};
