@@ -20,18 +20,42 @@ enum Outcome {
 
 impl World {
     /// A client commits on this partner's primary.
-    pub(crate) fn write(&mut self, partner: Partner, xid: Option<u16>) -> bool {
+    pub(crate) fn insert(&mut self, partner: Partner) {
         let server = &mut self.servers[side(partner)];
-        let Some(data) = server.data.as_mut().filter(|_| server.clients) else { return false };
-        let xid = xid.unwrap_or_else(|| {
-            server.next_xid += 1;
-            server.next_xid - 1
-        });
+        let xid = server.next_xid;
+        server.next_xid += 1;
+        self.commit(partner, xid);
+    }
+
+    /// A client is given a transaction id and does not commit yet.
+    pub(crate) fn begin(&mut self, partner: Partner) {
+        let server = &mut self.servers[side(partner)];
+        server.open_xid = Some(server.next_xid);
+        server.next_xid += 1;
+    }
+
+    /// The client of `begin` commits.
+    pub(crate) fn finish(&mut self, partner: Partner) {
+        if let Some(xid) = self.servers[side(partner)].open_xid.take() {
+            self.commit(partner, xid);
+            self.flush(partner);
+        }
+    }
+
+    fn commit(&mut self, partner: Partner, xid: u16) {
+        let server = &mut self.servers[side(partner)];
+        let Some(data) = server.data.as_mut().filter(|_| server.clients) else { return };
         let timeline = data.timeline();
         let commit = Commit { xid, timeline, term: server.term, started: server.started };
-        let Some(id) = self.ledger.commit(commit) else { return false };
-        data.insert(What::Commit { id, xid });
-        true
+        if let Some(id) = self.ledger.commit(commit) {
+            data.insert(What::Commit { id, xid });
+        }
+    }
+
+    pub(crate) fn flush(&mut self, partner: Partner) {
+        if let Some(data) = &mut self.servers[side(partner)].data {
+            data.flush();
+        }
     }
 
     /// All WAL before `end` is confirmed: waiting commits and the barrier return.
@@ -122,9 +146,10 @@ impl World {
         if smallest.is_some_and(|boundary| u64::from(commit.xid) >= boundary.0) {
             return Outcome::Lost;
         }
-        let shown = data.wal.iter().any(
-            |record| matches!(record.what, What::Commit { xid, .. } if xid == commit.xid),
-        );
+        let shown = data
+            .wal
+            .iter()
+            .any(|record| matches!(record.what, What::Commit { xid, .. } if xid == commit.xid));
         if shown { Outcome::Committed } else { Outcome::Lost }
     }
 

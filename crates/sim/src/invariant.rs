@@ -102,7 +102,10 @@ impl World {
         if data.commits & lineage.told_lost != 0 {
             return Err(Violation::new(
                 Invariant::ToldOutcomeNeverChanges,
-                format!("{partner} has {}, called lost", self.ids(data.commits & lineage.told_lost)),
+                format!(
+                    "{partner} has {}, called lost",
+                    self.ids(data.commits & lineage.told_lost)
+                ),
             ));
         }
         Ok(())

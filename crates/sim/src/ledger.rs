@@ -89,10 +89,9 @@ impl Ledger {
                 return false;
             }
             let has = |seat: Seat| held.by & (1 << seat.index()) != 0;
-            let accepted = held
-                .record
-                .members
-                .another_in_each_witnessed_set(principal, |member| Seat::of(member).is_some_and(has));
+            let accepted = held.record.members.another_in_each_witnessed_set(principal, |member| {
+                Seat::of(member).is_some_and(has)
+            });
             if accepted {
                 return true;
             }
@@ -164,8 +163,7 @@ impl Ledger {
         if lineage != inherited && !self.lineages.contains_key(&lineage) {
             self.lineage_mut(lineage).base = held;
         }
-        self.branches
-            .insert(term, Branch { partner, timeline: new, lineage, established: false });
+        self.branches.insert(term, Branch { partner, timeline: new, lineage, established: false });
         Ok(())
     }
 

@@ -119,12 +119,14 @@ impl Server {
         match self.run {
             Run::Off => None,
             Run::Standby => Some(Fact::PositionSeen { position: self.position() }),
-            Run::Primary => Some(Fact::MirrorSeen(self.sender.map_or(MirrorSeen::Away, |sender| {
-                MirrorSeen::Streaming {
-                    flushed: session::Lsn(u64::from(sender.confirmed)),
-                    end: session::Lsn(u64::from(self.flushed())),
-                }
-            }))),
+            Run::Primary => {
+                Some(Fact::MirrorSeen(self.sender.map_or(MirrorSeen::Away, |sender| {
+                    MirrorSeen::Streaming {
+                        flushed: session::Lsn(u64::from(sender.confirmed)),
+                        end: session::Lsn(u64::from(self.flushed())),
+                    }
+                })))
+            }
         }
     }
 

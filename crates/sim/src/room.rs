@@ -100,11 +100,12 @@ impl World {
     fn begin_order(&mut self, partner: Partner) {
         let Some(order) = self.rooms[side(partner)].orders.front().copied() else { return };
         let room_due = self.now + self.pace().order(order, self.servers[side(partner)].run);
-        let late = match order {
-            Order::ShutDown { deadline } => self.now + deadline.as_micros() as u64,
-            _ => u64::MAX,
-        };
-        let late = if self.is_exact() { late } else { 0 };
+        let mut late = 0;
+        if let Order::ShutDown { deadline } = order
+            && self.is_exact()
+        {
+            late = self.now + deadline.as_micros() as u64;
+        }
         let room = &mut self.rooms[side(partner)];
         room.due = room_due;
         room.late = late;

@@ -2,9 +2,9 @@
 //! like a play. Time is exact and the profile is the standard one.
 //!
 //! Commands are the events of a trace, and besides: `create witness|alone` for a session that was
-//! just created, `synchronized witness|alone` for one that has run for five seconds, `run 3s`, `write` (to
-//! whoever lets clients in), `tell`, `isolate be1`, `heal` (every link), `operator be1 failover`
-//! and `show`. Lines that begin with `|` are the transcript; `#` begins a remark.
+//! just created, `synchronized witness|alone` for one that has run for five seconds, `run 3s`,
+//! `write` (to whoever lets clients in), `tell`, `isolate be1`, `heal` (every link), `operator be1
+//! failover` and `show`. Lines that begin with `|` are the transcript; `#` begins a remark.
 
 use std::fmt::Write as _;
 

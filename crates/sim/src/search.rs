@@ -142,7 +142,18 @@ fn choose(node: &Node, choices: &mut Vec<(Event, Bounds)>) {
             }
             // Two probes with nothing between them show the same.
             Event::At(Local::Probe, partner) if probed(world, partner) => {}
-            _ => choices.push((event, *bounds)),
+            Event::Advance(_)
+            | Event::Repeat(_)
+            | Event::Stray(_)
+            | Event::Late(_)
+            | Event::Lose(_)
+            | Event::At(..)
+            | Event::To(..)
+            | Event::Cut(..)
+            | Event::Heal(..)
+            | Event::CutStream
+            | Event::HealStream
+            | Event::Ask(..) => choices.push((event, *bounds)),
         }
     }
     for seat in Seat::ALL {
@@ -228,4 +239,3 @@ impl Hasher for Mixer {
         self.0 ^ (self.0 >> 32)
     }
 }
-

@@ -38,7 +38,9 @@ fn simulated(setup: Setup, played: (Play, Result<(), Violation>)) -> Simulated {
 pub fn simulate(setup: Setup) -> Simulated {
     let world = match prepare(setup, Start::Mirrored) {
         Ok(world) => world,
-        Err(violation) => return simulated(setup, (Play::new(World::created(setup)), Err(violation))),
+        Err(violation) => {
+            return simulated(setup, (Play::new(World::created(setup)), Err(violation)));
+        }
     };
     let mut play = Play::new(world);
     let result = disturb(&mut play, &mut Chance::new(setup.seed)).and_then(|()| settle(&mut play));
@@ -173,7 +175,13 @@ fn not_back(world: &World, what: &str) -> Violation {
         let server = seat.partner().map(|partner| {
             let server = &world.servers[side(partner)];
             let room = &world.rooms[side(partner)];
-            format!("{:?} at {}, {:?}, {:?}", server.run, server.position(), room.follow, saved.data)
+            format!(
+                "{:?} at {}, {:?}, {:?}",
+                server.run,
+                server.position(),
+                room.follow,
+                saved.data
+            )
         });
         format!("\n{seat}: {role:?}, promise {}, {:?}, {server:?}", saved.promise, saved.record)
     };
@@ -186,7 +194,9 @@ fn not_back(world: &World, what: &str) -> Violation {
 pub fn heal_a_link(setup: Setup) -> Simulated {
     let world = match prepare(setup, Start::Mirrored) {
         Ok(world) => world,
-        Err(violation) => return simulated(setup, (Play::new(World::created(setup)), Err(violation))),
+        Err(violation) => {
+            return simulated(setup, (Play::new(World::created(setup)), Err(violation)));
+        }
     };
     let mut chance = Chance::new(setup.seed);
     let mut play = Play::new(world);

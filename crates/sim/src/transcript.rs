@@ -41,6 +41,11 @@ impl Transcript {
 
     /// Takes in what the last event made the members do.
     pub fn note(&mut self, world: &World) {
+        for seat in Seat::ALL {
+            if world.hosts[seat.index()].session.is_none() {
+                self.records[seat.index()] = world.saved(seat).record;
+            }
+        }
         let mut records = self.records;
         for (seat, heard) in &world.heard {
             let text = match heard {
@@ -85,15 +90,25 @@ impl Transcript {
             }
             Output::Send(message) => {
                 let to = Seat::of(message.to).map_or("nobody", Seat::name);
-                let amnesiac = match &message.body {
-                    Body::StateAsked { .. } => message.record.is_none(),
-                    Body::StateAnswered { .. } => {
-                        Seat::of(message.to).is_some_and(|it| records[it.index()].is_none())
+                // The handshake of every start is of no interest, only that of a lost state.
+                let knows = |seat: Seat| records[seat.index()].is_some();
+                match &message.body {
+                    Body::StateAsked { .. } if message.record.is_some() => return None,
+                    Body::StateAnswered { .. } if Seat::of(message.to).is_none_or(knows) => {
+                        return None;
                     }
-                    _ => true,
-                };
-                if !amnesiac {
-                    return None;
+                    Body::StateAsked { .. } | Body::StateAnswered { .. } => {}
+                    Body::Heartbeat { .. } | Body::HeartbeatAnswered { .. } => return None,
+                    Body::Proposed
+                    | Body::Accepted { .. }
+                    | Body::ProposalRefused { .. }
+                    | Body::PreVoteAsked { .. }
+                    | Body::PreVoteAnswered { .. }
+                    | Body::VoteAsked { .. }
+                    | Body::VoteAnswered { .. }
+                    | Body::Resigned { .. }
+                    | Body::LevelAsked { .. }
+                    | Body::LevelAnswered { .. } => {}
                 }
                 body_text(&message.body, message.record).map(|text| format!("-> {to}: {text}"))
             }
@@ -156,7 +171,8 @@ fn record_text(record: &Record) -> String {
         text += " suspended";
     }
     if let Members::Changing { old, new } = record.members {
-        let name = |it: Option<session::WitnessId>| it.map_or("none".into(), |it| format!("wit{}", it.0));
+        let name =
+            |it: Option<session::WitnessId>| it.map_or("none".into(), |it| format!("wit{}", it.0));
         text += &format!(" witness {} -> {}", name(old), name(new));
     }
     if let Some(forced) = record.forced {

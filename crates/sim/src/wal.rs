@@ -121,8 +121,7 @@ impl DataCopy {
     fn truncate(&mut self, length: u32) {
         self.wal.truncate(length as usize);
         self.flushed = self.flushed.min(length);
-        self.history
-            .retain(|(timeline, begin)| *timeline == Timeline::INITIAL || *begin < length);
+        self.history.retain(|(timeline, begin)| *timeline == Timeline::INITIAL || *begin < length);
         self.commits = 0;
         for record in &self.wal {
             if let What::Commit { id, .. } = record.what {

@@ -7,8 +7,8 @@
 //! so that a lease can run out at any moment, and nothing that depends on clocks is judged.
 
 use session::{
-    Config, Data, Durable, Event as Told, Fact, Identity, Input, Instant, Output,
-    Partner, Position, Record, Session, Term, Timing,
+    Config, Data, Durable, Event as Told, Fact, Identity, Input, Instant, Output, Partner,
+    Position, Record, Session, Term, Timing,
 };
 
 pub use crate::invariant::{Invariant, Violation};
@@ -309,9 +309,7 @@ impl World {
         let now = self.clock(seat);
         let host = &mut self.hosts[seat.index()];
         let Some(session) = &mut host.session else { return Ok(()) };
-        if input != Input::TimePassed {
-            host.wakes = 0;
-        } else if session.deadline().is_none_or(|due| due > now) {
+        if input != Input::TimePassed || session.deadline().is_none_or(|due| due > now) {
             host.wakes = 0;
         }
         if self.listening {
@@ -389,15 +387,15 @@ impl World {
             Local::GuardEnds => self.end_guard(partner),
             Local::BarrierReturns => self.return_barrier(partner),
             Local::Checkpoint => self.checkpoint(partner),
-            Local::Flush => {
-                if let Some(data) = &mut self.servers[side(partner)].data {
-                    data.flush();
-                }
-            }
+            Local::Flush => self.flush(partner),
             Local::ShutDownLate => self.end_shut_down(partner),
-            Local::Write | Local::Insert | Local::Begin | Local::Finish => {
-                self.client(local, partner);
+            Local::Insert => self.insert(partner),
+            Local::Write => {
+                self.insert(partner);
+                self.flush(partner);
             }
+            Local::Begin => self.begin(partner),
+            Local::Finish => self.finish(partner),
             Local::Tell => self.tell(partner)?,
             Local::Exit => self.exit(partner),
             Local::Sicken => {
@@ -411,28 +409,6 @@ impl World {
             Local::LoseData => self.servers[side(partner)].data = None,
         }
         Ok(())
-    }
-
-    fn client(&mut self, local: Local, partner: Partner) {
-        let server = &mut self.servers[side(partner)];
-        match local {
-            Local::Begin => {
-                server.open_xid = Some(server.next_xid);
-                server.next_xid += 1;
-            }
-            Local::Finish => {
-                let xid = server.open_xid.take();
-                self.write(partner, xid);
-            }
-            _ => {
-                self.write(partner, None);
-            }
-        }
-        if local != Local::Insert
-            && let Some(data) = &mut self.servers[side(partner)].data
-        {
-            data.flush();
-        }
     }
 
     fn checkpoint(&mut self, partner: Partner) {

@@ -73,8 +73,8 @@ restart wit1
 run 10s
 ";
 
-/// A principal is promoted again, alone, and is lost before anybody hears of its timeline. The other
-/// partner takes over; later the first one is rewound and takes over again.
+/// A principal is promoted again, alone, and is lost before anybody hears of its timeline. The
+/// other partner takes over; later the first one is rewound and takes over again.
 const TIMELINE_RETURNS: &str = "create witness
 run 4s
 write
