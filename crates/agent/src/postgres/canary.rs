@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use session::{Ailment, Fact};
+use session::Ailment;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -117,14 +117,14 @@ pub async fn report(instance: Arc<Instance>, teller: Teller) {
         match event {
             CanaryEvent::Failing(text) => {
                 storage(text, "check the volume and the system's log");
-                teller.fact(Fact::Unhealthy(Ailment::Storage)).await;
+                teller.unhealthy(Ailment::Storage).await;
             }
             CanaryEvent::NearlyFull(text) => {
                 storage(text, "free some space, or enlarge the volume, before it is full");
             }
             CanaryEvent::Well => {
                 teller.change(|condition| condition.storage = None);
-                teller.fact(Fact::Healthy).await;
+                teller.cured(Ailment::Storage).await;
             }
             CanaryEvent::Roomy => teller.change(|condition| condition.storage = None),
         }

@@ -80,12 +80,12 @@ impl Ears {
         if probed.seen == Seen::Late {
             self.late = true;
             self.teller.change(|condition| condition.state = State::Unresponsive);
-            self.teller.fact(Fact::Unhealthy(Ailment::Unresponsive)).await;
+            self.teller.unhealthy(Ailment::Unresponsive).await;
             return;
         }
         if self.late {
             self.late = false;
-            self.teller.fact(Fact::Healthy).await;
+            self.teller.cured(Ailment::Unresponsive).await;
         }
         self.teller.change(|condition| show(condition, probed));
         match probed.seen {
@@ -112,12 +112,12 @@ impl Ears {
     }
 
     /// Reads the position; no answer within the deadline is none.
-    pub fn read_position(&mut self, sql: Option<&Arc<Connection>>) {
+    pub fn read_position(&mut self, sql: Option<&Arc<Connection>>, number: u32) {
         let Some(sql) = sql.cloned() else { return };
         let (instance, teller) = (Arc::clone(&self.instance), self.teller.clone());
         let patience = instance.probe_timeout;
         self.asked.spawn(async move {
-            if let Ok(Some(fact)) = timeout(patience, read_position(&instance, &sql)).await {
+            if let Ok(Some(fact)) = timeout(patience, read_position(&instance, &sql, number)).await {
                 teller.fact(fact).await;
             }
         });
@@ -157,7 +157,7 @@ async fn guard_event(guard: &mut Option<Guard>) -> GuardEvent {
 
 /// Of a primary: a position that covers every commit so far, and that is flushed because a small
 /// commit follows it. Of a standby: what it has received or replayed, whichever is further.
-async fn read_position(instance: &Instance, sql: &Connection) -> Option<Fact> {
+async fn read_position(instance: &Instance, sql: &Connection, number: u32) -> Option<Fact> {
     let row = sql
         .row(
             "SELECT r, CASE WHEN r THEN GREATEST(pg_last_wal_receive_lsn(), \
@@ -175,7 +175,7 @@ async fn read_position(instance: &Instance, sql: &Connection) -> Option<Fact> {
     if let Some(digits) = timeline.strip_prefix('x') {
         sql.run("SELECT pg_logical_emit_message(true, 'backstay', 'level')").await.ok()?;
         let timeline = session::Timeline(u32::from_str_radix(digits, 16).ok()?);
-        return Some(Fact::PositionRead { position: Position { timeline, lsn } });
+        return Some(Fact::PositionRead { number, position: Position { timeline, lsn } });
     }
     let timeline = timelines::at(instance, lsn, session::Timeline(timeline.parse().ok()?));
     Some(Fact::PositionSeen { position: Position { timeline, lsn } })

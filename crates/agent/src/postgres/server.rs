@@ -302,6 +302,8 @@ impl Server {
             process::stop_at_once(&self.instance, None).await;
         }
         self.running = None;
+        // A killed server leaves it behind, and its number may be another process's by now.
+        remove_stale_locks(&self.instance);
         process::reap_orphans();
     }
 

@@ -3,8 +3,8 @@
 //! Timeline ids are owned like terms (3.4): ids that must not be taken are skipped by an empty
 //! history file, which makes PostgreSQL believe that they are taken. The files stay, because a
 //! mirror asks its principal for every history file up to the timeline that it follows. Only
-//! those of a promotion that never happened are removed before a start: PostgreSQL would take an
-//! empty file above its own timeline for a timeline of strangers and refuse to start.
+//! those of a promotion that never happened are removed before a start: with an empty file above
+//! its own timeline a standby waits for WAL of that timeline for ever, and replays nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -107,6 +107,7 @@ async fn skipped_ids_of_a_promotion_that_never_happened_do_not_hinder_a_start() 
     rig.instance.os_user.own(&unused).unwrap();
     rig.run_alone(true).await;
     assert!(!unused.exists());
+    assert_eq!(one(&rig.sql().await, "SELECT pg_is_in_recovery()").await, "t");
 }
 
 #[tokio::test]
