@@ -27,7 +27,7 @@ use crate::output::{self, Colour};
 const FREE: i16 = 0;
 const PINNED: i16 = 1;
 /// How long writes go on undisturbed before the fault.
-const WARM_UP: Duration = Duration::from_millis(1_200);
+const WARM_UP: Duration = Duration::from_secs(2);
 /// How long writes go on after a change before the next step.
 const BREATH: Duration = Duration::from_millis(300);
 

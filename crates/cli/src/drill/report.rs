@@ -2,7 +2,7 @@
 //!
 //! The outage is the longest span without an acknowledgement between the fault and the moment from
 //! which writes went on, measured from the last answer before it to the first one after it. When
-//! no write failed and no span was longer than the ordinary ones before the fault, there was none.
+//! no write failed and no span was longer than twice an ordinary one, there was none.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,9 @@ use crate::output::{Colour, Table};
 /// A span that a busy disk or processor makes on its own.
 const ORDINARY: Duration = Duration::from_millis(25);
 /// How long before the fault the ordinary spans are taken from.
-const BEFORE: Duration = Duration::from_secs(1);
+const BEFORE: Duration = Duration::from_secs(2);
+/// How much longer than the longest one before the fault an ordinary span may be.
+const ALLOWANCE: u32 = 2;
 
 /// The published form: see docs/json.md.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -60,7 +62,7 @@ pub fn outage(kept: &Kept, moments: Moments) -> Duration {
         spans.iter().filter(|(first, second)| *first >= before && *second < moments.fault);
     let ordinary = ordinary.map(|(first, second)| *second - *first).max().unwrap_or(ORDINARY);
     let failed = kept.interruptions.iter().any(|at| *at > moments.fault && *at <= moments.resumed);
-    if !failed && found <= ordinary.max(ORDINARY) { Duration::ZERO } else { found }
+    if !failed && found <= (ordinary * ALLOWANCE).max(ORDINARY) { Duration::ZERO } else { found }
 }
 
 /// What became of one writer's acknowledged rows; `found` says how often each number is there.
