@@ -136,7 +136,6 @@ impl Cluster {
             "restart_after_crash=off",
             "shared_buffers=16MB",
             "wal_retrieve_retry_interval=100ms",
-            
             "wal_receiver_status_interval=1s",
             "min_wal_size=64MB",
             "wal_keep_size=64MB",
@@ -291,21 +290,17 @@ fn template() -> &'static Path {
         sweep();
         let dir = scratch(&format!("{}-template", std::process::id()));
         let (data, user, bin) = (dir.join("data"), os_user(), bin_dir());
+        let password = dir.join("password");
+        std::fs::write(&password, PASSWORD).unwrap();
+        user.own(&password).unwrap();
         run(user
             .command(bin.join("initdb"))
             .args(["--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .arg(format!("--username={ROLE}"))
+            .arg(format!("--pwfile={}", password.display()))
+            .arg("--auth=scram-sha-256")
             .arg("-D")
             .arg(&data));
-        let script = dir.join("role.sql");
-        let create =
-            format!("CREATE ROLE {ROLE} SUPERUSER REPLICATION LOGIN PASSWORD '{PASSWORD}'");
-        std::fs::write(&script, create).unwrap();
-        let mut single = user.command(bin.join("postgres"));
-        run(single
-            .args(["--single", "-D"])
-            .arg(&data)
-            .arg("postgres")
-            .stdin(std::fs::File::open(&script).unwrap()));
         dir
     })
 }
