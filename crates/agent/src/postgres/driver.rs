@@ -178,8 +178,10 @@ fn effect(current: &Order, arriving: &Order) -> Effect {
     match arriving {
         Order::Stop => Effect::Ends,
         Order::Touch { .. } => Effect::Beside,
-        Order::OpenGuard | Order::CloseGuard | Order::ReadPosition if follows => Effect::Beside,
-        Order::OpenGuard | Order::CloseGuard | Order::ReadPosition => Effect::Waits,
+        Order::OpenGuard | Order::CloseGuard | Order::ReadPosition { .. } if follows => {
+            Effect::Beside
+        }
+        Order::OpenGuard | Order::CloseGuard | Order::ReadPosition { .. } => Effect::Waits,
         Order::RunAlone { .. } | Order::Follow { .. } | Order::ShutDown { .. } => {
             if follows || prepares { Effect::Ends } else { Effect::Waits }
         }
@@ -287,7 +289,7 @@ async fn beside(
         Order::CloseGuard => {
             ears.close_guard().await;
         }
-        Order::ReadPosition => ears.read_position(sql),
+        Order::ReadPosition { number } => ears.read_position(sql, *number),
         Order::RunAlone { .. }
         | Order::Follow { .. }
         | Order::PreparePromotion { .. }

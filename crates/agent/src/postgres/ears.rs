@@ -117,7 +117,8 @@ impl Ears {
         let (instance, teller) = (Arc::clone(&self.instance), self.teller.clone());
         let patience = instance.probe_timeout;
         self.asked.spawn(async move {
-            if let Ok(Some(fact)) = timeout(patience, read_position(&instance, &sql, number)).await {
+            if let Ok(Some(fact)) = timeout(patience, read_position(&instance, &sql, number)).await
+            {
                 teller.fact(fact).await;
             }
         });

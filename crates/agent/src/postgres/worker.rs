@@ -73,7 +73,10 @@ impl Worker {
                 self.teller.fact(Fact::Stopped).await;
             }
             Order::ShutDown { deadline } => self.shut_down(deadline).await,
-            Order::Touch { .. } | Order::OpenGuard | Order::CloseGuard | Order::ReadPosition => {}
+            Order::Touch { .. }
+            | Order::OpenGuard
+            | Order::CloseGuard
+            | Order::ReadPosition { .. } => {}
         }
     }
 

@@ -148,10 +148,10 @@ async fn a_primary_reads_a_position_that_covers_every_commit() {
     let sql = rig.sql().await;
     sql.batch_execute("CREATE TABLE t (i int)").await.unwrap();
     let lsn = one(&sql, "SELECT pg_current_wal_flush_lsn() - '0/0'").await.parse::<u64>().unwrap();
-    rig.order(Order::ReadPosition).await;
+    rig.order(Order::ReadPosition { number: 7 }).await;
     let read = rig
         .wait("the position", |fact| match fact {
-            Fact::PositionRead { position } => Some(position),
+            Fact::PositionRead { number: 7, position } => Some(position),
             _ => None,
         })
         .await;
