@@ -85,7 +85,7 @@ fn fault(play: &Play, chance: &mut Chance, forced: bool) -> Option<Event> {
     let partner = if chance.one_in(2) { Partner::First } else { Partner::Second };
     let running = play.world.hosts[seat.index()].session.is_some();
     let world = &play.world;
-    match chance.below(if forced { 11 } else { 10 }) {
+    match chance.below(if forced { 12 } else { 11 }) {
         0 => running.then_some(Event::To(Blow::CrashAgent, seat)),
         1 => running.then_some(Event::To(Blow::CrashHost, seat)),
         2 => world.can(Local::Exit, partner).then_some(Event::At(Local::Exit, partner)),
@@ -98,8 +98,16 @@ fn fault(play: &Play, chance: &mut Chance, forced: bool) -> Option<Event> {
             partner,
             if chance.one_in(2) { Request::Suspend } else { Request::Resume },
         )),
+        10 => witness_forgets(world),
         _ => Some(Event::Ask(partner, Request::ForceService)),
     }
+}
+
+/// The witness loses its disk while it does not run, and both partners have theirs.
+fn witness_forgets(world: &World) -> Option<Event> {
+    let down = world.hosts[Seat::Wit1.index()].session.is_none();
+    let known = [Seat::Be1, Seat::Be2].into_iter().all(|seat| world.saved(seat).record.is_some());
+    (world.setup.witness && down && known).then_some(Event::To(Blow::LoseState, Seat::Wit1))
 }
 
 /// One broken thing is put right.
