@@ -59,6 +59,7 @@ pub enum Body {
     LevelAnswered { id: RecordId, position: Position, level: Level },
     StateAsked { nonce: u64 },
     StateAnswered { nonce: u64, remembered: Shown, promotions: Vec<Promotion> },
+    IdentityLost { identity: u64 },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -207,9 +208,17 @@ pub struct Other {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Suspension {
+    No,
+    Unjudged,
+    Suspended,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Data {
     pub valid: bool,
     pub promoted: Option<(u64, Incarnation)>,
     pub flushed: Position,
-    pub suspended: bool,
+    pub touched: bool,
+    pub suspension: Suspension,
 }

@@ -6,8 +6,8 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
-use crate::durable::Durable;
-use crate::message::Body;
+use crate::durable::{Durable, Suspension};
+use crate::message::{Body, Message};
 use crate::mutant::Mutant;
 use crate::output::{Alarm, Answer, Cause, Event, Rejection, Why};
 use crate::record::{Promotion, Record, Shown};
@@ -33,7 +33,7 @@ impl Session {
             return;
         }
         live.last_question = Some(turn.now);
-        let nonce = self.config.run;
+        let nonce = self.nonce();
         self.send(turn, other, Body::StateAsked { nonce });
     }
 
@@ -53,11 +53,13 @@ impl Session {
         promotions: &[Promotion],
         answer: Option<(Term, Record)>,
     ) {
-        if nonce != self.config.run {
+        if nonce != self.nonce() {
             return self.reject(turn, Rejection::Stale);
         }
+        let amnesiac = self.is_amnesiac();
         let live = self.live(from);
-        live.shaken = true;
+        // One that lost its state itself has nothing to teach: it is asked again.
+        live.shaken = !amnesiac || answer.is_some();
         live.answer = answer;
         self.known_promise = self.known_promise.max(remembered.promise);
         if !self.is_amnesiac() {
@@ -69,6 +71,29 @@ impl Session {
         }
         self.merge_promotions(promotions);
         self.relearn(turn);
+    }
+
+    /// The nonce of this state's questions: fresh with every run and with every identity.
+    fn nonce(&self) -> u64 {
+        self.config.run ^ self.durable.identity.0.rotate_left(32)
+    }
+
+    /// Whoever still speaks with an identity that counts as lost is told so.
+    pub(crate) fn tell_identity_lost(&mut self, turn: &mut Turn, message: &Message) {
+        let other = self.durable.others.get(&message.from);
+        let lost = other.is_some_and(|other| other.dropped.contains(&message.identity));
+        if lost && !matches!(message.body, Body::IdentityLost { .. }) {
+            let identity = message.identity;
+            self.send(turn, message.from, Body::IdentityLost { identity });
+        }
+    }
+
+    /// `from` counts this member's identity as lost: its state is an old one, or was overtaken.
+    pub(crate) fn identity_lost(&mut self, turn: &mut Turn, from: Member, identity: Identity) {
+        if identity != self.durable.identity {
+            return self.reject(turn, Rejection::Stale);
+        }
+        self.state_was_restored(turn, from);
     }
 
     /// This member shows less than `from` remembers of it: its disk went back in time.
@@ -94,7 +119,7 @@ impl Session {
 
     /// Ends the amnesia once both other members have answered, or the serving principal alone if
     /// the operator said so.
-    fn relearn(&mut self, turn: &mut Turn) {
+    pub(crate) fn relearn(&mut self, turn: &mut Turn) {
         let answers: Vec<(Member, Term, Record)> = self
             .live
             .iter()
@@ -126,7 +151,10 @@ impl Session {
                 valid: false,
                 // Whether this data descends into a forced record, nobody knows any more: nothing
                 // is overwritten until the operator has chosen (R11).
-                suspended: newest.forced.is_some() && principal != me,
+                suspension: match newest.forced {
+                    Some(_) if principal != me => Suspension::Suspended,
+                    Some(_) | None => Suspension::No,
+                },
                 ..keep.data.unwrap_or_default()
             });
         }

@@ -4,6 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::durable::Suspension;
 use crate::message::{Body, Reach, Refusal, Verdict};
 use crate::mutant::Mutant;
 use crate::output::{Cause, Event, Phase, Rejection};
@@ -30,8 +31,8 @@ impl Session {
         let side = self.side.as_ref()?;
         let (me, record) = (self.me_partner()?, self.durable.record?);
         let data = self.data();
-        let able = side.can_be_promoted() && side.position.is_some() && !side.ailing;
-        let allowed = data.valid && !data.suspended && record.makes_eligible(me);
+        let able = side.can_be_promoted() && side.position.is_some() && !side.storage_fails;
+        let allowed = data.valid && data.suspension == Suspension::No && record.makes_eligible(me);
         if side.stance != Stance::Idle || !able || !allowed {
             return None;
         }
@@ -57,9 +58,6 @@ impl Session {
             if term >= record.term() && holds_all {
                 return Some(side.stand_after);
             }
-        }
-        if !record.members.has_witness() {
-            return None;
         }
         let principal = Self::principal_of(record);
         let served = self.live.get(&principal).and_then(|live| live.served);
@@ -115,8 +113,12 @@ impl Session {
         }
         match verdict {
             Verdict::Granted => {
-                let bid = bid.clone();
-                self.ask_in_earnest(turn, bid);
+                let mut bid = bid.clone();
+                bid.granted.insert(from);
+                if self.has_votes(&bid.record.members, &bid.record, &bid.granted) {
+                    return self.ask_in_earnest(turn, bid);
+                }
+                self.side_mut().stance = Stance::PreVoting(bid);
             }
             Verdict::Refused(refusal) => self.refused(turn, from, refusal),
         }
@@ -124,6 +126,11 @@ impl Session {
 
     fn ask_in_earnest(&mut self, turn: &mut Turn, bid: Bid) {
         let Some((position, reach)) = self.ends_at() else { return };
+        let barred = self.me_partner().and_then(|me| self.lease_bars(me, turn.now)).is_some();
+        if barred && !self.breaks(Mutant::OwnVoteIgnoresLease) {
+            // The principal has been heard since the pre-vote, and holds a lease again.
+            return self.give_up_bid(turn, Pause::Short);
+        }
         let term = bid.term;
         turn.cause(self.reason_to_stand(&bid.record));
         self.keep().promise = term;

@@ -44,8 +44,21 @@ pub struct Data {
     pub promoted: Option<(Term, Incarnation)>,
     /// The highest flushed position that this copy has had; a rewind resets it.
     pub flushed: Position,
-    /// This copy descends from a side that lost against forced service; the operator must choose.
-    pub suspended: bool,
+    /// It has been rewound or replaced, or may have been: it is no whole copy of anything.
+    pub touched: bool,
+    pub suspension: Suspension,
+}
+
+/// Whether this copy may be overwritten by what its record stands for (R11).
+#[cfg_attr(feature = "trace", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub enum Suspension {
+    #[default]
+    No,
+    /// The records allow it; whether the data do is known when PostgreSQL tells where they end.
+    Unjudged,
+    /// It descends from a side that lost against forced service: the operator must choose.
+    Suspended,
 }
 
 impl Durable {

@@ -1,11 +1,12 @@
 //! R11: forced service. Only the operator orders it, and what it may cost is written into the
 //! record, so that a side with other data is never overwritten before the operator has chosen.
 
+use crate::durable::Suspension;
 use crate::mutant::Mutant;
 use crate::output::{Alarm, Answer, Cause, Event, Order, Why};
 use crate::partner::{Server, Stance};
 use crate::principal::{Reign, Step};
-use crate::record::{Forced, Mirroring, Protection, Record, RecordId};
+use crate::record::{Forced, Mirroring, Promotion, Protection, Record, RecordId};
 use crate::session::{Session, Turn};
 use crate::term::{Member, Position, Term};
 
@@ -17,7 +18,8 @@ impl Session {
         if self.sees_serving_principal(turn) {
             return Answer::Refused(Why::PrincipalServes);
         }
-        let usable = self.data().valid || self.is_amnesiac() || self.data().suspended;
+        // A copy whose worth is unsure may be forced, with open eyes; one that was touched is none.
+        let usable = !self.data().touched;
         let Some(side) = self.side.as_mut() else { return Answer::Refused(Why::NotAPartner) };
         match side.server {
             Server::Unknown | Server::Starting | Server::Primary | Server::Stopping => {
@@ -41,6 +43,14 @@ impl Session {
         Answer::Begun
     }
 
+    /// PostgreSQL runs as the forced service needs it. Whoever serves by now is not deposed by a
+    /// word that was given for another situation.
+    pub(crate) fn force_pending_now(&mut self, turn: &mut Turn) {
+        if !self.sees_serving_principal(turn) && !self.data().touched {
+            self.force_now(turn);
+        }
+    }
+
     fn sees_serving_principal(&self, turn: &Turn) -> bool {
         let Some(other) = self.other_partner().map(Member::Partner) else { return false };
         let served = self.live.get(&other).and_then(|live| live.served);
@@ -50,7 +60,6 @@ impl Session {
     /// Takes the next owned term without a vote. Without state: above all that its data shows.
     pub(crate) fn force_now(&mut self, turn: &mut Turn) {
         let (Some(me), Some(fork)) = (self.me_partner(), self.side_mut().position) else { return };
-        self.side_mut().force_pending = false;
         let term = self.term_above_all(fork).next_owned_by(me);
         let own = self.durable.record;
         let record = Record {
@@ -71,7 +80,8 @@ impl Session {
         keep.record = Some(record);
         self.keep_data(|data| {
             data.valid = true;
-            data.suspended = false;
+            data.touched = false;
+            data.suspension = Suspension::No;
         });
         self.known_promise = self.known_promise.max(term);
         let mut reign = Reign::new(term, turn.now, Step::Prepare, turn.now);
@@ -101,39 +111,82 @@ impl Session {
             .max(Term(u64::from(newest.0)))
     }
 
-    /// Whether this partner's data may not be overwritten by what `record` stands for. A forced record
+    /// Whether this partner's data may be overwritten by what `record` stands for. A forced record
     /// is followed only by data that descends into it; the principal of a forced lineage follows
     /// nothing outside it.
-    pub(crate) fn must_not_follow(&self, record: &Record) -> bool {
-        let (Some(me), Some(own)) = (self.me_partner(), self.durable.record) else { return false };
+    pub(crate) fn judge(&self, record: &Record) -> Suspension {
+        let (Some(me), Some(own)) = (self.me_partner(), self.durable.record) else {
+            return Suspension::No;
+        };
+        let standing = self.data().suspension;
         if record.principal == me {
-            return false;
+            return standing;
         }
         match (record.forced, own.forced) {
-            (Some(theirs), Some(mine)) if theirs.term == mine.term => false,
-            (Some(theirs), Some(_) | None) => !self.descends_into(&own, &theirs),
-            (None, Some(_)) => own.principal == me,
-            (None, None) => false,
+            (Some(theirs), Some(mine)) if theirs.term == mine.term => standing,
+            (Some(theirs), Some(_) | None) => self.judge_descent(&own, &theirs),
+            (None, Some(_)) if own.principal == me => Suspension::Suspended,
+            (None, Some(_) | None) => standing,
         }
     }
 
-    fn descends_into(&self, own: &Record, forced: &Forced) -> bool {
-        let ends_before_fork =
-            self.side.as_ref().and_then(|side| side.position).is_some_and(|end| {
-                end.timeline == forced.fork.timeline && end.lsn <= forced.fork.lsn
-            });
+    /// Descending means: the own record is not newer than the parent, and the parent says
+    /// `Mirrored` or the own WAL ends at or before the fork.
+    fn judge_descent(&self, own: &Record, forced: &Forced) -> Suspension {
         let by_records = own.id <= forced.parent;
-        if self.breaks(Mutant::DescentByRecordsAlone) {
-            return by_records;
+        let certain = forced.parent_protection == Protection::Mirrored
+            || self.breaks(Mutant::DescentByRecordsAlone);
+        let end = self.side.as_ref().and_then(|side| side.position);
+        match (by_records, end) {
+            (false, _) => Suspension::Suspended,
+            (true, _) if certain => Suspension::No,
+            (true, None) => Suspension::Unjudged,
+            (true, Some(end)) if self.ends_within(end, forced.fork) => Suspension::No,
+            (true, Some(_)) => Suspension::Suspended,
         }
-        by_records && (forced.parent_protection == Protection::Mirrored || ends_before_fork)
+    }
+
+    /// Whether data that end at `end` are part of the history that leads to `fork`.
+    fn ends_within(&self, end: Position, fork: Position) -> bool {
+        let mut limit = fork;
+        loop {
+            if end.timeline == limit.timeline {
+                return end.lsn <= limit.lsn;
+            }
+            let began = |known: &&Promotion| known.timeline == limit.timeline;
+            match self.durable.promotions.values().find(began) {
+                Some(known) if known.fork.timeline < limit.timeline => limit = known.fork,
+                Some(_) | None => return false,
+            }
+        }
+    }
+
+    /// PostgreSQL has told where this copy ends: what could not be judged before can be now.
+    pub(crate) fn judge_late(&mut self, turn: &mut Turn, end: Position) {
+        if self.data().suspension != Suspension::Unjudged {
+            return;
+        }
+        let forced = self.durable.record.and_then(|record| record.forced);
+        let descends = forced.is_none_or(|forced| self.ends_within(end, forced.fork));
+        let judged = if descends { Suspension::No } else { Suspension::Suspended };
+        self.suspend(turn, judged);
+    }
+
+    pub(crate) fn suspend(&mut self, turn: &mut Turn, judged: Suspension) {
+        if self.side.is_none() || self.data().suspension == judged {
+            return;
+        }
+        self.keep_data(|data| data.suspension = judged);
+        if judged == Suspension::Suspended {
+            self.tell(turn, Event::Alarm(Alarm::SideSuspended));
+        }
     }
 
     pub(crate) fn asked_to_discard(&mut self, turn: &mut Turn) -> Answer {
-        if !self.data().suspended {
+        if self.data().suspension == Suspension::No {
             return Answer::Refused(Why::NotSuspended);
         }
-        self.keep_data(|data| data.suspended = false);
+        self.keep_data(|data| data.suspension = Suspension::No);
         turn.cause(Cause::OperatorAsked);
         Answer::Done
     }

@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::durable::Suspension;
 use crate::input::MirrorSeen;
 use crate::message::{Body, Report, Stamp};
 use crate::output::{Alarm, Event, Rejection};
@@ -42,10 +43,10 @@ impl Session {
         let Member::Witness(_) = other else { return true };
         let timing = &self.config.timing;
         let last = self.live.get(&other).and_then(|live| live.last_beat);
-        let early = timing.heartbeat / 4;
         let interval =
             if self.all_is_well(now) { timing.witness_interval() } else { timing.heartbeat };
-        last.is_none_or(|last| now.after(early) >= last.after(interval))
+        // Due if the next heartbeat's moment would be too late.
+        last.is_none_or(|last| now.after(timing.heartbeat) > last.after(interval))
     }
 
     fn all_is_well(&self, now: Instant) -> bool {
@@ -84,7 +85,7 @@ impl Session {
             self.protected = self.protected.max(report.protected);
             self.give_lease(turn, holder, &record);
         }
-        self.take_report(from, report);
+        self.take_report(turn, from, report);
         let report = self.report_for(from);
         self.send(turn, from, Body::HeartbeatAnswered { stamp, report });
     }
@@ -108,20 +109,24 @@ impl Session {
             let live = self.live(from);
             live.answered = live.answered.max(Some(stamp.sent));
         }
-        self.take_report(from, report);
+        self.take_report(turn, from, report);
     }
 
-    fn take_report(&mut self, from: Member, mut report: Report) {
+    fn take_report(&mut self, turn: &mut Turn, from: Member, mut report: Report) {
         let promotions = core::mem::take(&mut report.promotions);
         self.learn_promotions(&promotions);
         self.live(from).report = report;
+        if self.learn_from_principal && self.is_amnesiac() {
+            self.relearn(turn);
+        }
     }
 
     pub(crate) fn report_for(&self, to: Member) -> Report {
         let lineage = self.lineage();
         let knows = self.live.get(&to).is_some_and(|live| live.report.lineage == lineage);
         let side = self.side.as_ref();
-        let usable = self.durable.data.is_some_and(|data| data.valid && !data.suspended);
+        let usable =
+            self.durable.data.is_some_and(|data| data.valid && data.suspension == Suspension::No);
         let promotions: Vec<Promotion> = match knows {
             true => Vec::new(),
             false => self.durable.promotions.values().copied().collect(),

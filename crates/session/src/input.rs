@@ -83,8 +83,9 @@ pub enum Fact {
     GuardClosed,
     /// The guard broke, and nobody had ordered that.
     GuardLost,
-    /// The current WAL position that `Order::ReadPosition` asked for.
+    /// A primary's current WAL position, as `Order::ReadPosition` of this number asked for.
     PositionRead {
+        number: u32,
         position: Position,
     },
     /// What a primary sees of its mirror. Comes with each probe, and at each change.
@@ -95,6 +96,7 @@ pub enum Fact {
     },
     /// A volume does not take writes, or PostgreSQL does not answer.
     Unhealthy(Ailment),
+    /// All ailments are over.
     Healthy,
 }
 

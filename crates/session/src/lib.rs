@@ -55,7 +55,7 @@ mod time;
 mod view;
 mod vote;
 
-pub use durable::{Data, Durable, Other};
+pub use durable::{Data, Durable, Other, Suspension};
 pub use input::{Ailment, Fact, Found, Input, MirrorSeen, Request, Touch};
 pub use invariant::check_durable;
 pub use message::{Body, Level, Message, Reach, Refusal, Report, Stamp, Verdict};

@@ -14,14 +14,23 @@ impl Session {
         turn: &mut Turn,
         to: Option<WitnessId>,
     ) -> Answer {
-        let serves = self.reign().is_some_and(|reign| reign.step == Step::Serve);
+        let serves =
+            self.reign().is_some_and(|reign| reign.step == Step::Serve && !reign.handing_over);
         let (true, Some(record)) = (serves, self.durable.record) else {
             return Answer::Refused(Why::NotPrincipal);
         };
+        let partner = self.other_partner().map(Member::Partner);
+        let there = partner.is_some_and(|partner| {
+            let gap = self.silence(partner, turn.now);
+            gap.is_some_and(|gap| gap < self.config.timing.partner_timeout)
+                && self.reign().is_some_and(|reign| reign.accepted.contains(&partner))
+        });
         let members = match record.members {
             Members::Settled(current) if current == to => {
                 return Answer::Refused(Why::NoSuchChange);
             }
+            // The quorums of a change need the other partner: without it the pool would stop.
+            Members::Settled(_) if !there => return Answer::Refused(Why::PartnerAway),
             Members::Settled(_) if self.breaks(Mutant::WitnessChangedAtOnce) => {
                 Members::Settled(to)
             }

@@ -97,6 +97,10 @@ pub enum Body {
         remembered: Shown,
         promotions: Vec<Promotion>,
     },
+    /// The receiver speaks with an identity that counts as lost for ever: it must take a new one.
+    IdentityLost {
+        identity: Identity,
+    },
 }
 
 /// The term whose WAL a candidate's data ends in: positions compare within one term only.

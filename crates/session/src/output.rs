@@ -68,7 +68,10 @@ pub enum Order {
     /// Ends in `Fact::GuardOpened`, or `Fact::GuardLost`.
     OpenGuard,
     CloseGuard,
-    ReadPosition,
+    /// Ends in `Fact::PositionRead` with the same number, of a standby in `Fact::PositionSeen`.
+    ReadPosition {
+        number: u32,
+    },
     /// Guard first, then immediate shutdown. Ends in `Fact::Stopped`.
     Stop,
     /// Clean shutdown with a deadline, then immediate. Ends in `Fact::ShutDown` or
@@ -103,6 +106,8 @@ pub enum Why {
     NotAmnesiac,
     HasWitness,
     NotAPartner,
+    /// The other partner must be there, and level with the record, for this change.
+    PartnerAway,
 }
 
 /// What the history keeps.

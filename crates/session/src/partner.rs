@@ -5,7 +5,7 @@
 //! its way: alone, or following the principal of its record.
 
 use crate::candidate::Bid;
-use crate::durable::Data;
+use crate::durable::{Data, Suspension};
 use crate::input::{Ailment, Fact, Found, Touch};
 use crate::message::{Body, Level};
 use crate::mutant::Mutant;
@@ -23,7 +23,10 @@ pub(crate) struct Side {
     pub stance: Stance,
     /// Where this copy ends, as last shown; `None` if that is not known, as of a primary.
     pub position: Option<Position>,
-    pub ailing: bool,
+    /// A volume does not take writes.
+    pub storage_fails: bool,
+    /// Since when PostgreSQL has not answered.
+    pub unresponsive_since: Option<Instant>,
     /// Candidacies in a row that came to nothing.
     pub refusals: u32,
     pub stand_after: Instant,
@@ -110,7 +113,8 @@ impl Side {
             server: Server::Unknown,
             stance: Stance::Idle,
             position: None,
-            ailing: false,
+            storage_fails: false,
+            unresponsive_since: None,
             refusals: 0,
             stand_after: now,
             listen_since: now,
@@ -178,11 +182,15 @@ impl Session {
             Fact::GuardOpened => self.guard_opened(turn),
             Fact::GuardClosed => self.guard_closed(turn),
             Fact::GuardLost => self.guard_lost(turn),
-            Fact::PositionRead { position } => self.position_read(turn, position),
+            Fact::PositionRead { number, position } => self.position_read(turn, number, position),
             Fact::MirrorSeen(seen) => self.mirror_seen(turn, seen),
             Fact::PositionSeen { position } => self.position_seen(turn, position),
             Fact::Unhealthy(ailment) => self.unhealthy(turn, ailment),
-            Fact::Healthy => self.side_mut().ailing = false,
+            Fact::Healthy => {
+                let side = self.side_mut();
+                side.storage_fails = false;
+                side.unresponsive_since = None;
+            }
         }
     }
 
@@ -196,12 +204,8 @@ impl Session {
             self.keep().data = Some(Data::default());
         }
         match found {
-            Found::Nothing => {
-                self.side_mut().server = Server::Absent;
-                if self.data().valid {
-                    self.keep_data(|data| data.valid = false);
-                }
-            }
+            // What is not there now may come back: a volume that was mounted late.
+            Found::Nothing => self.side_mut().server = Server::Absent,
             Found::Stopped => self.side_mut().server = Server::Off,
             Found::Standby { position, .. } => {
                 self.side_mut().server = Server::Alone;
@@ -225,7 +229,7 @@ impl Session {
         let term = record.term();
         let established = self.durable.promotions.get(&term).is_some_and(|known| known.established);
         Some(record.principal) == self.me_partner()
-            && self.durable.promise == term
+            && self.known_promise <= term
             && self.durable.resigned != Some(term)
             && self.data().promoted == Some((term, incarnation))
             && established
@@ -237,8 +241,9 @@ impl Session {
         }
         self.side_mut().server = Server::Alone;
         self.note_position(turn, position);
-        if self.side_mut().force_pending {
-            self.force_now(turn);
+        self.side_mut().unresponsive_since = None;
+        if core::mem::take(&mut self.side_mut().force_pending) {
+            self.force_pending_now(turn);
         }
     }
 
@@ -246,7 +251,8 @@ impl Session {
     fn note_position(&mut self, turn: &mut Turn, position: Position) {
         self.side_mut().position = Some(position);
         let expected = self.data().flushed;
-        let behind = expected.timeline == position.timeline && position.lsn < expected.lsn;
+        let behind = expected != Position::default() && self.is_behind(position, expected);
+        self.judge_late(turn, position);
         if behind && self.data().valid {
             self.keep_data(|data| data.valid = false);
             let alarm = Alarm::DataBehind { found: position, expected };
@@ -254,7 +260,30 @@ impl Session {
         }
     }
 
+    /// Whether `found` lies before `expected`, in the order of the terms that wrote them. Data on a
+    /// timeline that nobody knows are not what was written down.
+    fn is_behind(&self, found: Position, expected: Position) -> bool {
+        if found.timeline == expected.timeline {
+            return found.lsn < expected.lsn;
+        }
+        match (self.term_of(found.timeline), self.term_of(expected.timeline)) {
+            (Some(found), Some(expected)) => found < expected,
+            (None, _) => true,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// The term whose promotion began `timeline`.
+    fn term_of(&self, timeline: Timeline) -> Option<Term> {
+        if timeline == Timeline::INITIAL {
+            return Some(Term(0));
+        }
+        let began = |promotion: &&Promotion| promotion.timeline == timeline;
+        self.durable.promotions.values().find(began).map(|promotion| promotion.term)
+    }
+
     fn exited(&mut self, turn: &mut Turn) {
+        self.side_mut().unresponsive_since = None;
         match self.side_mut().stance {
             Stance::Reigning(_) => self.crashed_while_reigning(turn),
             Stance::Leaving { .. } => {}
@@ -275,6 +304,7 @@ impl Session {
         let side = self.side_mut();
         side.stance = Stance::Idle;
         side.server = Server::Off;
+        side.unresponsive_since = None;
         side.alone_after = turn.now;
         match resigns {
             Resigns::Yes => self.resign(turn, term, None),
@@ -314,8 +344,11 @@ impl Session {
         side.server = Server::Following { term: of, stream: Stream::Live, touch: None };
         side.position = Some(position);
         side.handed_over = None;
-        if !self.data().valid {
-            self.keep_data(|data| data.valid = true);
+        if !self.data().valid || self.data().touched {
+            self.keep_data(|data| {
+                data.valid = true;
+                data.touched = false;
+            });
         }
         turn.cause(Cause::Streams);
     }
@@ -339,19 +372,39 @@ impl Session {
     }
 
     fn position_seen(&mut self, turn: &mut Turn, position: Position) {
+        if self.reigns() {
+            return self.reject(turn, Rejection::Stale);
+        }
         self.side_mut().position = Some(position);
+        self.judge_late(turn, position);
         if let Some((from, id, wanted)) = self.side_mut().level_wanted {
             self.answer_level(turn, from, id, wanted);
         }
     }
 
     fn unhealthy(&mut self, turn: &mut Turn, ailment: Ailment) {
-        self.side_mut().ailing = true;
+        let side = self.side_mut();
         match ailment {
-            Ailment::Storage => self.tell(turn, Event::Alarm(Alarm::StorageFailing)),
-            Ailment::Unresponsive => {}
+            Ailment::Storage => {
+                let first = !core::mem::replace(&mut side.storage_fails, true);
+                if first {
+                    self.tell(turn, Event::Alarm(Alarm::StorageFailing));
+                }
+            }
+            Ailment::Unresponsive => {
+                side.unresponsive_since.get_or_insert(turn.now);
+            }
         }
-        self.leave_if_ailing(turn);
+    }
+
+    /// A volume fails, or PostgreSQL has been silent for the detection time. One late answer is
+    /// not enough: a slow server is not a dead one.
+    pub(crate) fn ails(&self, now: Instant) -> bool {
+        let patience = self.config.timing.detection;
+        self.side.as_ref().is_some_and(|side| {
+            let mute = side.unresponsive_since.is_some_and(|since| now >= since.after(patience));
+            side.storage_fails || mute
+        })
     }
 
     /// The principal asks whether its WAL up to `position` is on this disk (R4).
@@ -388,7 +441,7 @@ impl Session {
             let first = self.side_mut().level_wanted.is_none();
             self.side_mut().level_wanted = Some((from, id, wanted));
             if first {
-                self.order(turn, Order::ReadPosition);
+                self.order(turn, Order::ReadPosition { number: 0 });
             }
             return;
         }
@@ -415,7 +468,7 @@ impl Session {
         side.resigned_seen = Some((term, handover));
         turn.cause(Cause::PrincipalResigned);
         if first && handover.is_some() && !self.reigns() {
-            self.order(turn, Order::ReadPosition);
+            self.order(turn, Order::ReadPosition { number: 0 });
         }
     }
 
@@ -476,7 +529,7 @@ impl Session {
         if Some(record.principal) == self.me_partner() {
             return detached(true);
         }
-        if self.data().suspended || record.mirroring == Mirroring::Suspended {
+        if self.data().suspension != Suspension::No || record.mirroring == Mirroring::Suspended {
             return detached(false);
         }
         if self.data().valid && self.principal_is_silent(&record, now) {
@@ -485,13 +538,14 @@ impl Session {
         }
         match self.durable.promotions.get(&record.term()) {
             Some(_) if following == Some(record.term()) => Want::AsItIs,
-            Some(promotion) => Want::Follow {
+            // Before its barrier a promotion may still be corrected.
+            Some(promotion) if promotion.established => Want::Follow {
                 term: record.term(),
                 upstream: record.principal,
                 timeline: promotion.timeline,
             },
-            None if off && now >= side.alone_after => Want::Alone { reachable: false },
-            None => Want::AsItIs,
+            Some(_) | None if off && now >= side.alone_after => Want::Alone { reachable: false },
+            Some(_) | None => Want::AsItIs,
         }
     }
 
@@ -509,21 +563,25 @@ impl Session {
         let Server::Following { term, stream, touch: Some(touch) } = self.side_mut().server else {
             return;
         };
-        let upstream = self.durable.record.map(|record| Self::principal_of(&record));
-        let checkpointed = upstream
-            .and_then(|member| self.live.get(&member))
-            .is_some_and(|live| live.report.serving && live.report.checkpointed);
-        let permitted = match touch {
-            Touch::Rewind => checkpointed,
+        let Some(record) = self.durable.record else { return };
+        let Some(upstream) = self.live.get(&Self::principal_of(&record)) else { return };
+        let lately = |at: Instant| turn.now.since(at) < self.config.timing.partner_timeout;
+        let serves = upstream.report.serving && upstream.served.is_some_and(lately);
+        let ready = match touch {
+            Touch::Rewind => upstream.report.checkpointed,
             Touch::Copy => true,
         };
-        if !permitted {
+        let wanted = term == record.term()
+            && self.data().suspension == Suspension::No
+            && record.mirroring == Mirroring::Active;
+        if !(serves && ready && wanted) {
             return;
         }
         self.side_mut().server = Server::Following { term, stream, touch: None };
         if !self.breaks(Mutant::RewindCountsAsValid) {
             self.keep_data(|data| {
                 data.valid = false;
+                data.touched = true;
                 data.flushed = Position::default();
             });
         }
@@ -557,9 +615,8 @@ impl Session {
     /// How far this copy reaches, in the order in which voters compare (R7).
     pub(crate) fn reach(&self) -> Option<Protected> {
         let position = self.side.as_ref()?.position?;
-        let on = |promotion: &&Promotion| promotion.timeline == position.timeline;
-        let term = self.durable.promotions.values().find(on).map(|promotion| promotion.term);
-        Some(Protected { term: term.unwrap_or_default(), lsn: position.lsn })
+        let term = self.term_of(position.timeline).unwrap_or_default();
+        Some(Protected { term, lsn: position.lsn })
     }
 
     pub(crate) fn give_up_copy_on_learning(&mut self, record: &Record) {

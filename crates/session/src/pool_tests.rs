@@ -36,6 +36,11 @@ struct Pool {
     answers: Vec<Answer>,
     events: Vec<(Member, Event)>,
     runs: u64,
+    /// Positions are asked for and never told.
+    hold_positions: bool,
+    asked_positions: Vec<u32>,
+    /// PostgreSQL takes for ever to start.
+    slow_start: bool,
 }
 
 impl Pool {
@@ -76,6 +81,9 @@ impl Pool {
             answers: Vec::new(),
             events: Vec::new(),
             runs: 100,
+            hold_positions: false,
+            asked_positions: Vec::new(),
+            slow_start: false,
         };
         for member in members {
             pool.start(member);
@@ -142,10 +150,14 @@ impl Pool {
 
     fn obey(&mut self, member: Member, order: Order) {
         self.runs += 1;
-        let runs = self.runs;
+        let (runs, slow_start) = (self.runs, self.slow_start);
+        if let (true, Order::ReadPosition { number }) = (self.hold_positions, order) {
+            return self.asked_positions.push(number);
+        }
         let place = self.place(member);
         let mut position = place.position;
         match order {
+            Order::RunAlone { .. } if slow_start => {}
             Order::RunAlone { .. } => {
                 (place.runs, place.primary, place.follows) = (true, false, None);
                 place.started = runs;
@@ -189,10 +201,10 @@ impl Pool {
                 place.guard = false;
                 self.fact(member, Fact::GuardClosed);
             }
-            Order::ReadPosition if place.primary => {
-                self.fact(member, Fact::PositionRead { position });
+            Order::ReadPosition { number } if place.primary => {
+                self.fact(member, Fact::PositionRead { number, position });
             }
-            Order::ReadPosition => self.fact(member, Fact::PositionSeen { position }),
+            Order::ReadPosition { .. } => self.fact(member, Fact::PositionSeen { position }),
             Order::Stop => {
                 (place.runs, place.primary, place.guard) = (false, false, false);
                 (place.follows, place.barrier) = (None, None);
@@ -630,4 +642,199 @@ fn a_vote_for_a_lost_state_does_not_count_for_the_new_one() {
     };
     pool.step(B, Input::Received(vote));
     assert_ne!(pool.role(B), Some(Role::Becoming));
+}
+
+#[test]
+fn an_old_answer_about_the_position_never_makes_a_pool_mirrored() {
+    let mut pool = Pool::new(true);
+    pool.hold_positions = true;
+    pool.crash_host(B);
+    pool.run(2_000);
+    pool.start(B);
+    pool.run(600);
+    let first = pool.asked_positions.first().copied().expect("a position was asked for");
+    pool.run(6_000);
+    assert!(pool.asked_positions.len() > 1, "the first attempt was given up");
+    let position = Position { timeline: Timeline(2), lsn: Lsn(1_000) };
+    pool.fact(A, Fact::PositionRead { number: first, position });
+    pool.deliver();
+    assert_eq!(pool.record(A).protection, Protection::Exposed);
+}
+
+#[test]
+fn a_restarted_agent_does_not_serve_before_it_has_a_lease() {
+    let mut pool = Pool::new(true);
+    pool.place(A).session = None;
+    pool.cuts.extend([(A, B), (A, W)]);
+    pool.run(5_000);
+    assert_eq!(pool.role(B), Some(Role::Principal));
+    pool.start(A);
+    pool.run(100);
+    assert_eq!(pool.role(A), Some(Role::Becoming), "it has no lease");
+    pool.run(1_000);
+    assert!(!pool.place(A).primary, "and stops when it gets none");
+}
+
+#[test]
+fn a_promise_that_others_have_shown_keeps_a_restarted_agent_from_serving() {
+    let mut pool = Pool::new(true);
+    pool.place(A).session = None;
+    let shown = &mut pool.place(A).disk.others.get_mut(&B).expect("B is known").shown;
+    shown.promise = Term(3);
+    pool.start(A);
+    assert!(!pool.place(A).primary, "it has learnt of term 3");
+}
+
+#[test]
+fn a_pending_forced_service_does_not_depose_who_serves_by_now() {
+    let mut pool = Pool::new(true);
+    for member in [A, B, W] {
+        pool.crash_host(member);
+    }
+    pool.slow_start = true;
+    pool.start(B);
+    assert_eq!(pool.ask(B, Request::ForceService), Answer::Begun);
+    pool.run(3_000);
+    pool.slow_start = false;
+    pool.start(W);
+    pool.start(A);
+    pool.run(6_000);
+    let (principal, term) = (pool.role(A), pool.record(A).term());
+    pool.fact(
+        B,
+        Fact::Started {
+            incarnation: Incarnation { started: 1, timeline: Timeline(2) },
+            position: Position { timeline: Timeline(2), lsn: Lsn(2_000) },
+        },
+    );
+    pool.run(1_000);
+    assert_eq!(principal, Some(Role::Principal));
+    assert_eq!(pool.record(A).term(), term);
+}
+
+#[test]
+fn data_from_an_older_timeline_are_not_valid() {
+    let mut pool = Pool::new(true);
+    for member in [A, B, W] {
+        pool.crash_host(member);
+    }
+    pool.place(B).position = Position { timeline: Timeline::INITIAL, lsn: Lsn(900) };
+    pool.start(B);
+    pool.start(W);
+    pool.run(10_000);
+    assert_ne!(pool.role(B), Some(Role::Principal));
+    assert!(pool.events.iter().any(|(member, event)| {
+        *member == B && matches!(event, Event::Alarm(Alarm::DataBehind { .. }))
+    }));
+}
+
+#[test]
+fn without_a_witness_a_mirror_replaces_a_principal_that_lost_its_data() {
+    let mut pool = Pool::new(false);
+    pool.crash_host(A);
+    pool.place(A).position = Position { timeline: Timeline::INITIAL, lsn: Lsn(900) };
+    pool.start(A);
+    pool.run(10_000);
+    assert_eq!(pool.role(B), Some(Role::Principal), "A is there to vote for it");
+}
+
+#[test]
+fn a_lost_state_over_whole_data_can_be_forced() {
+    let mut pool = Pool::new(true);
+    pool.crash_host(B);
+    pool.run(3_000);
+    pool.crash_host(A);
+    pool.place(A).disk = Durable::lost(Identity(55));
+    pool.start(A);
+    pool.start(B);
+    pool.run(5_000);
+    assert_eq!(pool.ask(A, Request::ForceService), Answer::Begun);
+    pool.run(1_000);
+    assert_eq!(pool.role(A), Some(Role::Principal));
+}
+
+#[test]
+fn data_that_end_before_a_fork_follow_without_the_operator() {
+    let mut pool = Pool::new(true);
+    pool.crash_host(B);
+    pool.run(3_000);
+    pool.crash_host(W);
+    pool.crash_host(A);
+    pool.place(A).position.lsn = Lsn(9_000);
+    pool.start(A);
+    pool.run(500);
+    assert_eq!(pool.ask(A, Request::ForceService), Answer::Begun);
+    pool.run(1_000);
+    pool.start(W);
+    pool.start(B);
+    pool.run(6_000);
+    pool.expect_roles(Role::Principal, Role::Mirror);
+}
+
+#[test]
+fn the_witness_is_not_changed_while_the_mirror_is_away() {
+    let mut pool = Pool::new(false);
+    pool.crash_host(B);
+    pool.run(3_000);
+    let asked = pool.ask(A, Request::ChangeWitness { to: Some(WITNESS) });
+    assert_eq!(asked, Answer::Refused(Why::PartnerAway));
+    pool.run(3_000);
+    assert_eq!(pool.role(A), Some(Role::Principal), "the pool goes on");
+}
+
+#[test]
+fn a_witness_restored_from_an_old_copy_is_told_and_learns_again() {
+    let mut pool = Pool::new(true);
+    let old = pool.place(W).disk.clone();
+    pool.crash_host(W);
+    pool.place(W).disk = Durable::lost(Identity(99));
+    pool.start(W);
+    pool.run(3_000);
+    pool.crash_host(W);
+    pool.place(W).disk = old;
+    pool.start(W);
+    pool.run(3_000);
+    assert_eq!(pool.role(W), Some(Role::Witness));
+    assert_ne!(pool.place(W).disk.identity, Identity(3), "the old identity is lost for ever");
+    pool.crash_host(B);
+    pool.run(5_000);
+    assert_eq!(pool.role(A), Some(Role::Principal), "its answers are leases again");
+}
+
+#[test]
+fn failing_back_at_once_waits_for_nothing() {
+    let mut pool = Pool::new(true);
+    assert_eq!(pool.ask(A, Request::Failover { to: None }), Answer::Begun);
+    pool.run(1_000);
+    assert_eq!(pool.ask(B, Request::Failover { to: None }), Answer::Begun);
+    assert_eq!(pool.role(A), Some(Role::Principal));
+}
+
+#[test]
+fn a_mirror_that_lacks_the_shutdown_position_does_not_stand_at_once() {
+    let mut pool = Pool::new(true);
+    let body = Body::Resigned {
+        term: Term(2),
+        handover: Some(Position { timeline: Timeline(2), lsn: Lsn(5_000) }),
+    };
+    let (identity, record) = (pool.place(A).disk.identity, pool.record(A));
+    pool.place(A).session = None;
+    let resigned =
+        Message { from: A, to: B, identity, promise: Term(2), record: Some(record), body };
+    pool.step(B, Input::Received(resigned));
+    pool.deliver();
+    assert_eq!(pool.role(B), Some(Role::Mirror), "it ends at 2,000");
+}
+
+#[test]
+fn a_slow_server_is_not_a_dead_one() {
+    let mut pool = Pool::new(true);
+    pool.fact(A, Fact::Unhealthy(Ailment::Unresponsive));
+    pool.run(1_500);
+    pool.fact(A, Fact::Healthy);
+    pool.run(3_000);
+    assert_eq!(pool.role(A), Some(Role::Principal));
+    pool.fact(A, Fact::Unhealthy(Ailment::Unresponsive));
+    pool.run(3_000);
+    assert_eq!(pool.role(B), Some(Role::Principal), "silent for the detection time");
 }

@@ -7,7 +7,7 @@ use alloc::collections::BTreeSet;
 use crate::input::MirrorSeen;
 use crate::message::{Body, Message};
 use crate::mutant::Mutant;
-use crate::output::{Alarm, Cause, Event, Order, Rejection};
+use crate::output::{Cause, Event, Order, Rejection};
 use crate::partner::{Resigns, Server, Stance};
 use crate::protect::Protect;
 use crate::record::{Mirroring, Protected, Protection, Record};
@@ -30,6 +30,12 @@ pub(crate) struct Reign {
     pub guard: Guard,
     pub protect: Protect,
     pub protect_after: Instant,
+    /// Attempts at protection in a row that failed.
+    pub protect_failures: u32,
+    /// The number of the last position that was asked for.
+    pub reads: u32,
+    /// The guard is not opened again before this.
+    pub guard_after: Instant,
     pub mirror: MirrorSeen,
     /// When the mirror's flushed position last moved, or nothing was waiting for it.
     pub mirror_moved: Instant,
@@ -49,6 +55,8 @@ pub(crate) enum Step {
     Promote,
     /// A primary already; the barrier of the term has not been committed.
     Barrier,
+    /// An established primary that a restarted agent found, and that has no lease yet.
+    Adopted,
     Serve,
 }
 
@@ -72,6 +80,9 @@ impl Reign {
             guard: Guard::Closed,
             protect: Protect::No,
             protect_after: now,
+            protect_failures: 0,
+            reads: 0,
+            guard_after: now,
             mirror: MirrorSeen::Away,
             mirror_moved: now,
             handing_over: false,
@@ -105,7 +116,7 @@ impl Session {
         granted: &BTreeSet<Member>,
         asked: Instant,
     ) {
-        let mut reign = Reign::new(term, asked, Step::Prepare, turn.now);
+        let mut reign = Reign::new(term, turn.now, Step::Prepare, turn.now);
         reign.accepted = granted.clone();
         reign.exposure_accepted = self.breaks(Mutant::WinnerExposesItself);
         for (member, live) in &mut self.live {
@@ -123,18 +134,43 @@ impl Session {
     /// after its `Exposed` record has been accepted again (R1).
     pub(crate) fn adopt_running_primary(&mut self, turn: &mut Turn) {
         let Some(record) = self.durable.record else { return };
-        let mut reign = Reign::new(record.term(), turn.now, Step::Serve, turn.now);
+        let mut reign = Reign::new(record.term(), turn.now, Step::Adopted, turn.now);
         reign.adopted_until = Some(turn.now.after(self.config.timing.lease / 2));
+        reign.unconfirmed = record.forced.is_some_and(|forced| forced.term == record.term())
+            && !self.was_accepted_elsewhere(&record);
         // Not `Away` before the first probe has looked.
         reign.mirror = MirrorSeen::Streaming { flushed: Lsn(0), end: Lsn(0) };
         let side = self.side_mut();
         side.server = Server::Primary;
         side.position = None;
         side.stance = Stance::Reigning(reign);
-        side.lived_through = true;
         side.next_beat = turn.now;
         self.propose(turn);
-        self.order(turn, Order::AdmitClients { term: record.term() });
+    }
+
+    /// Another member has shown a record of this one's term.
+    fn was_accepted_elsewhere(&self, record: &Record) -> bool {
+        self.durable
+            .others
+            .values()
+            .any(|other| other.shown.record.is_some_and(|shown| shown.term >= record.term()))
+    }
+
+    /// An adopted primary serves from its first lease on (R1).
+    fn serve_adopted(&mut self, turn: &mut Turn) {
+        let Some(reign) = self.reign() else { return };
+        let (term, forced) = (reign.term, reign.unconfirmed);
+        let leased = self.lease_end().is_none_or(|end| turn.now < end);
+        if reign.step != Step::Adopted || !(leased || forced) {
+            return;
+        }
+        if let Some(reign) = self.reign_mut() {
+            reign.step = Step::Serve;
+            reign.adopted_until = None;
+        }
+        self.side_mut().lived_through = true;
+        turn.cause(Cause::Restarted);
+        self.order(turn, Order::AdmitClients { term });
     }
 
     pub(crate) fn settle_principal(&mut self, turn: &mut Turn) {
@@ -142,6 +178,11 @@ impl Session {
         let needs_lease = self.reign().is_some_and(|reign| !reign.unconfirmed);
         if needs_lease && self.must_stop_at().is_some_and(|at| turn.now >= at) {
             return self.leave(turn, Cause::LeaseLost, Resigns::No);
+        }
+        self.serve_adopted(turn);
+        self.leave_if_ailing(turn);
+        if self.reign().is_none() {
+            return;
         }
         self.advance_membership(turn);
         if self.mirror_is_lost(turn.now) {
@@ -204,11 +245,10 @@ impl Session {
     /// A principal whose volume or server fails leaves while its mirror can take over. Alone it
     /// goes on: it is the only one that has everything.
     pub(crate) fn leave_if_ailing(&mut self, turn: &mut Turn) {
-        let ailing = self.side.as_ref().is_some_and(|side| side.ailing);
         let streams = self
             .reign()
             .is_some_and(|reign| reign.step == Step::Serve && reign.mirror != MirrorSeen::Away);
-        if ailing && streams && self.mirror_could_take_over(turn.now) {
+        if self.ails(turn.now) && streams && self.mirror_could_take_over(turn.now) {
             self.leave(turn, Cause::PostgresUnhealthy, Resigns::Yes);
         }
     }
@@ -343,8 +383,10 @@ impl Session {
     fn open_guard_if_due(&mut self, turn: &mut Turn) {
         let exposed =
             self.durable.record.is_some_and(|record| record.protection == Protection::Exposed);
+        let now = turn.now;
         let Some(reign) = self.reign_mut() else { return };
         let due = exposed
+            && now >= reign.guard_after
             && reign.exposure_accepted
             && reign.step >= Step::Barrier
             && reign.guard == Guard::Closed
@@ -365,10 +407,12 @@ impl Session {
 
     /// The guard broke; it opens again at the next settling, unless it was to close anyway.
     pub(crate) fn guard_lost(&mut self, turn: &mut Turn) {
+        let again = turn.now.after(self.config.timing.heartbeat / 4);
         match self.reign_mut().map(|reign| reign.guard) {
             Some(Guard::Opening | Guard::Open) => {
                 if let Some(reign) = self.reign_mut() {
                     reign.guard = Guard::Closed;
+                    reign.guard_after = again;
                 }
             }
             Some(Guard::Closing) => self.guard_closed(turn),
@@ -384,10 +428,5 @@ impl Session {
         });
         self.abort_protection(turn);
         self.write_record(turn, next, Cause::OperatorAsked);
-    }
-
-    pub(crate) fn suspend_this_side(&mut self, turn: &mut Turn) {
-        self.keep_data(|data| data.suspended = true);
-        self.tell(turn, Event::Alarm(Alarm::SideSuspended));
     }
 }

@@ -115,6 +115,8 @@ impl Session {
         }
         turn.cause(Cause::WonElection);
         let side = self.side_mut();
+        // The other partner follows from now on, as soon as it hears of this.
+        side.next_beat = turn.now;
         side.lived_through = true;
         side.word = false;
         side.resigned_seen = None;

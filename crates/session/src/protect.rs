@@ -107,8 +107,7 @@ impl Session {
                 self.order(turn, Order::CloseGuard);
             }
             Guard::Open | Guard::Opening | Guard::Closed => {
-                reign.protect = Protect::Reading { since: now };
-                self.order(turn, Order::ReadPosition);
+                self.read_position(turn);
             }
             Guard::Closing => reign.protect = Protect::Closing { since: now },
         }
@@ -116,7 +115,6 @@ impl Session {
 
     /// The guard's sender process is gone: from now on commits wait for the mirror alone.
     pub(crate) fn guard_closed(&mut self, turn: &mut Turn) {
-        let now = turn.now;
         let Some(reign) = self.reign_mut() else {
             return self.reject(turn, Rejection::Stale);
         };
@@ -125,24 +123,31 @@ impl Session {
         }
         reign.guard = Guard::Closed;
         if let Protect::Closing { .. } = reign.protect {
-            reign.protect = Protect::Reading { since: now };
-            self.order(turn, Order::ReadPosition);
+            self.read_position(turn);
         }
     }
 
-    pub(crate) fn position_read(&mut self, turn: &mut Turn, position: Position) {
+    /// Asks for a position under a number of its own: the answer to a question from before the
+    /// guard was last open would be too low.
+    fn read_position(&mut self, turn: &mut Turn) {
         let now = turn.now;
-        let Some(reign) = self.reign_mut() else {
-            return self.position_seen_late(turn, position);
-        };
-        if let Protect::Reading { .. } = reign.protect {
-            reign.protect = Protect::Reaching { target: position, since: now };
-        }
+        let Some(reign) = self.reign_mut() else { return };
+        reign.reads += 1;
+        reign.protect = Protect::Reading { since: now };
+        let number = reign.reads;
+        self.order(turn, Order::ReadPosition { number });
     }
 
-    /// A standby was asked for its position: the answer is as good as a probe's.
-    fn position_seen_late(&mut self, turn: &mut Turn, position: Position) {
-        self.postgres_showed(turn, crate::input::Fact::PositionSeen { position });
+    pub(crate) fn position_read(&mut self, turn: &mut Turn, number: u32, position: Position) {
+        let now = turn.now;
+        match self.reign_mut() {
+            Some(reign) if reign.reads == number => {
+                if let Protect::Reading { .. } = reign.protect {
+                    reign.protect = Protect::Reaching { target: position, since: now };
+                }
+            }
+            Some(_) | None => self.reject(turn, Rejection::Stale),
+        }
     }
 
     fn ask_if_reached(&mut self, turn: &mut Turn, target: Position, since: Instant) {
@@ -195,6 +200,7 @@ impl Session {
         let now = turn.now;
         if let Some(reign) = self.reign_mut() {
             reign.protect = Protect::No;
+            reign.protect_failures = 0;
             reign.protected = Some(Protected { term: reign.term, lsn: reached.lsn });
             reign.mirror_moved = now;
         }
@@ -211,6 +217,9 @@ impl Session {
         let Some(reign) = self.reign_mut() else { return };
         if reign.protect != Protect::No {
             reign.protect = Protect::No;
+            reign.protect_failures += 1;
+            // A mirror that is never level must not hold commits up again and again.
+            let pause = pause * (1 << reign.protect_failures.min(6)) / 2;
             reign.protect_after = turn.now.after(pause);
         }
     }

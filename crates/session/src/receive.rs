@@ -17,6 +17,7 @@ impl Session {
             return self.reject(turn, Rejection::NotAMember);
         }
         if !self.knows_identity(&message) {
+            self.tell_identity_lost(turn, &message);
             return self.reject(turn, Rejection::UnknownIdentity);
         }
         self.note_header(turn, &message);
@@ -100,22 +101,22 @@ impl Session {
     /// Makes `record` this member's own. Ends a candidacy, and tells a partner whose data does
     /// not descend into a forced record that it is suspended (R11).
     pub(crate) fn adopt(&mut self, turn: &mut Turn, record: &Record) {
-        let suspends = self.must_not_follow(record);
+        let suspension = self.judge(record);
         let new_term = self.durable.record.is_none_or(|own| own.term() < record.term());
-        if let (true, Some(side)) = (new_term, self.side.as_mut()) {
+        let other = Some(record.principal) != self.me_partner();
+        if let (true, true, Some(side)) = (new_term, other, self.side.as_mut()) {
             // A new principal is not silent before it has had the time to speak, and the pauses of
             // former candidacies were for former principals.
             side.listen_since = turn.now;
             side.stand_after = turn.now;
             side.refusals = 0;
+            side.force_pending = false;
         }
         let keep = self.keep();
         keep.promise = keep.promise.max(record.term());
         keep.record = Some(*record);
         self.known_promise = self.known_promise.max(record.term());
-        if suspends {
-            self.suspend_this_side(turn);
-        }
+        self.suspend(turn, suspension);
         if self.breaks(Mutant::InvalidOnLearning) {
             self.give_up_copy_on_learning(record);
         }
@@ -155,6 +156,7 @@ impl Session {
                 self.level_answered(turn, from, id, position, level);
             }
             Body::StateAsked { nonce } => self.state_asked(turn, from, nonce),
+            Body::IdentityLost { identity } => self.identity_lost(turn, from, identity),
             Body::StateAnswered { nonce, remembered, promotions } => {
                 let answer = message.record.map(|record| (message.promise, record));
                 self.state_answered(turn, from, nonce, remembered, &promotions, answer);
@@ -191,7 +193,9 @@ impl Session {
         };
         let live = self.live(from);
         live.resigned = live.resigned.max(Some(term));
-        live.served = None;
+        if handover.is_none() {
+            live.served = None;
+        }
         self.principal_resigned(turn, partner, term, handover);
     }
 

@@ -104,7 +104,11 @@ impl Session {
         let mut session = Session {
             config,
             dirty: false,
-            known_promise: durable.promise,
+            known_promise: durable
+                .others
+                .values()
+                .map(|other| other.shown.promise)
+                .fold(durable.promise, Term::max),
             live: BTreeMap::new(),
             given: None,
             protected: None,

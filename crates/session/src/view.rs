@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::durable::Data;
+use crate::durable::{Data, Suspension};
 use crate::input::MirrorSeen;
 use crate::partner::{Server, Side, Stance, Stream};
 use crate::principal::{Guard, Step};
@@ -84,7 +84,12 @@ impl Session {
             Stance::Reigning(_) => Role::Becoming,
             Stance::Standing(_) => Role::Candidate,
             Stance::Leaving { .. } => Role::Waiting,
-            Stance::Idle | Stance::PreVoting(_) if self.data().suspended => Role::Suspended,
+            Stance::Idle | Stance::PreVoting(_)
+                if self.data().suspension == Suspension::Suspended =>
+            {
+                Role::Suspended
+            }
+
             Stance::Idle | Stance::PreVoting(_) => match side.server {
                 Server::Following { stream: Stream::Live | Stream::Broken, .. } => Role::Mirror,
                 Server::Following { stream: Stream::NotYet, .. }
@@ -135,7 +140,7 @@ impl Session {
 
     fn mirroring_state(&self) -> MirroringState {
         let Some(record) = self.durable.record else { return MirroringState::Disconnected };
-        if record.mirroring == Mirroring::Suspended || self.data().suspended {
+        if record.mirroring == Mirroring::Suspended || self.data().suspension != Suspension::No {
             return MirroringState::Suspended;
         }
         if record.protection == Protection::Mirrored {

@@ -82,7 +82,7 @@ impl Pace {
             | Order::AdmitClients { .. }
             | Order::OpenGuard
             | Order::CloseGuard
-            | Order::ReadPosition
+            | Order::ReadPosition { .. }
             | Order::ShutDown { .. } => self.small,
         }
     }

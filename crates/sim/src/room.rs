@@ -145,13 +145,7 @@ impl World {
             Order::AdmitClients { term } => self.admit_clients(partner, term)?,
             Order::OpenGuard => self.open_guard(partner)?,
             Order::CloseGuard => self.close_guard(partner),
-            Order::ReadPosition => {
-                let server = &self.servers[side(partner)];
-                if let Some(data) = server.data.as_ref().filter(|_| server.run != Run::Off) {
-                    let position = data.inserted();
-                    self.report(partner, Fact::PositionRead { position });
-                }
-            }
+            Order::ReadPosition { number } => self.read_position(partner, number),
             Order::Stop => {
                 self.servers[side(partner)].kill();
                 self.rooms[side(partner)].checkpoint = None;
@@ -165,6 +159,22 @@ impl World {
         }
         self.end_order(partner);
         Ok(())
+    }
+
+    fn read_position(&mut self, partner: Partner, number: u32) {
+        let server = &self.servers[side(partner)];
+        let Some(data) = &server.data else { return };
+        match server.run {
+            Run::Off => {}
+            Run::Primary => {
+                let position = data.inserted();
+                self.report(partner, Fact::PositionRead { number, position });
+            }
+            Run::Standby => {
+                let position = data.position();
+                self.report(partner, Fact::PositionSeen { position });
+            }
+        }
     }
 
     fn start_server(&mut self, partner: Partner) {

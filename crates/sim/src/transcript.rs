@@ -97,7 +97,9 @@ impl Transcript {
                     Body::StateAnswered { .. } if Seat::of(message.to).is_none_or(knows) => {
                         return None;
                     }
-                    Body::StateAsked { .. } | Body::StateAnswered { .. } => {}
+                    Body::StateAsked { .. }
+                    | Body::StateAnswered { .. }
+                    | Body::IdentityLost { .. } => {}
                     Body::Heartbeat { .. } | Body::HeartbeatAnswered { .. } => return None,
                     Body::Proposed
                     | Body::Accepted { .. }
@@ -209,6 +211,7 @@ fn body_text(body: &Body, record: Option<Record>) -> Option<String> {
             Level::NotReached => "I do not hold it".into(),
         }),
         Body::StateAsked { .. } => Some("what do you know of me?".into()),
+        Body::IdentityLost { .. } => Some("your state is an old one".into()),
         Body::StateAnswered { remembered, .. } => {
             Some(format!("I know promise {} of you", remembered.promise))
         }
@@ -228,7 +231,7 @@ fn order_text(order: &Order) -> Option<String> {
         Order::AdmitClients { .. } => "PostgreSQL: let clients in".into(),
         Order::OpenGuard => "PostgreSQL: open the guard".into(),
         Order::CloseGuard => "PostgreSQL: close the guard".into(),
-        Order::ReadPosition => return None,
+        Order::ReadPosition { .. } => return None,
         Order::Stop => "PostgreSQL: stop at once".into(),
         Order::ShutDown { .. } => "PostgreSQL: shut down cleanly".into(),
     })

@@ -7,8 +7,8 @@
 //! so that a lease can run out at any moment, and nothing that depends on clocks is judged.
 
 use session::{
-    Config, Data, Durable, Event as Told, Fact, Identity, Input, Instant, Output, Partner,
-    Position, Record, Session, Term, Timing,
+    Config, Data, Durable, Event as Told, Fact, Identity, Input, Instant, Output, Partner, Record,
+    Session, Term, Timing,
 };
 
 pub use crate::invariant::{Invariant, Violation};
@@ -152,12 +152,9 @@ impl World {
         let record = Record::genesis(Partner::First, witness);
         let hosts = Seat::ALL.map(|seat| {
             let identity = Identity(seat.index() as u64 + 1);
-            let data = seat.partner().map(|partner| Data {
-                valid: partner == Partner::First,
-                promoted: None,
-                flushed: Position::default(),
-                suspended: false,
-            });
+            let data = seat
+                .partner()
+                .map(|partner| Data { valid: partner == Partner::First, ..Data::default() });
             let saved = match seat {
                 // A spare witness knows nothing of the session until it is named.
                 Seat::Wit2 => Durable::lost(identity),
@@ -492,12 +489,7 @@ impl World {
             return;
         }
         self.runs += 1;
-        let data = seat.partner().map(|_| Data {
-            valid: false,
-            promoted: None,
-            flushed: Position::default(),
-            suspended: false,
-        });
+        let data = seat.partner().map(|_| Data::default());
         let lost = Durable { data, ..Durable::lost(Identity(self.runs)) };
         self.hosts[seat.index()].disk.saved = lost;
     }

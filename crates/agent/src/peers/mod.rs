@@ -111,7 +111,8 @@ impl Peers {
             | Body::LevelAsked { .. }
             | Body::LevelAnswered { .. }
             | Body::StateAsked { .. }
-            | Body::StateAnswered { .. } => Weight::Other,
+            | Body::StateAnswered { .. }
+            | Body::IdentityLost { .. } => Weight::Other,
         };
         let message = convert::message_to_bytes(message);
         let item = Item { session: session.to_owned(), message };

@@ -34,6 +34,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 pub struct Supervisor {
     pub dir: PathBuf,
     pub members: Vec<MemberFiles>,
+    /// Asked for at the start: later another build may have taken its place.
+    program: PathBuf,
     _lock: File,
 }
 
@@ -63,7 +65,8 @@ impl Supervisor {
         me.write(&dir.join(PID_FILE))?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .context("become a child subreaper")?;
-        Ok(Supervisor { dir: dir.to_path_buf(), members: Vec::new(), _lock: lock })
+        let program = std::env::current_exe().context("find this program")?;
+        Ok(Supervisor { dir: dir.to_path_buf(), members: Vec::new(), program, _lock: lock })
     }
 
     /// Starts every member that does not run; one left by an earlier supervisor is adopted.
@@ -71,7 +74,7 @@ impl Supervisor {
         self.members = plan.members(&self.dir);
         for member in &self.members {
             if agent(member).is_none() {
-                launch(member).await?;
+                launch(&self.program, member).await?;
             }
         }
         Ok(())
@@ -85,7 +88,7 @@ impl Supervisor {
             .find(|member| member.name == name)
             .ok_or_else(|| hinted(format!("the demo has no member {name:?}"), self.names()))?;
         self.end_by_force(&family(member)).await?;
-        launch(member).await
+        launch(&self.program, member).await
     }
 
     fn names(&self) -> String {
@@ -180,13 +183,12 @@ fn stop_orphan(member: &MemberFiles) -> anyhow::Result<()> {
     }
 }
 
-async fn launch(member: &MemberFiles) -> anyhow::Result<()> {
+async fn launch(program: &Path, member: &MemberFiles) -> anyhow::Result<()> {
     wait_for_ports(member).await?;
     let noun = match member.kind {
         Kind::Server => "server",
         Kind::Witness => "witness",
     };
-    let program = std::env::current_exe().context("find this program")?;
     let log = OpenOptions::new()
         .create(true)
         .append(true)

@@ -155,6 +155,11 @@ fn why_words(why: Why) -> (&'static str, &'static str, Option<&'static str>) {
             "this member is a witness: it holds no data",
             Some("ask one of the partners"),
         ),
+        Why::PartnerAway => (
+            "partner_away",
+            "the witness cannot be changed while the mirror is away or behind",
+            Some("bring the mirror back first; `pool status` tells when it is level"),
+        ),
     }
 }
 

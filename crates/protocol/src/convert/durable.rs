@@ -111,7 +111,12 @@ impl From<session::Data> for v1::Data {
             valid: own.valid,
             promoted: own.promoted.map(|(term, incarnation)| (term.0, incarnation.into())),
             flushed: own.flushed.into(),
-            suspended: own.suspended,
+            touched: own.touched,
+            suspension: match own.suspension {
+                session::Suspension::No => v1::Suspension::No,
+                session::Suspension::Unjudged => v1::Suspension::Unjudged,
+                session::Suspension::Suspended => v1::Suspension::Suspended,
+            },
         }
     }
 }
@@ -122,7 +127,12 @@ impl From<v1::Data> for session::Data {
             valid: told.valid,
             promoted: told.promoted.map(|(term, incarnation)| (Term(term), incarnation.into())),
             flushed: told.flushed.into(),
-            suspended: told.suspended,
+            touched: told.touched,
+            suspension: match told.suspension {
+                v1::Suspension::No => session::Suspension::No,
+                v1::Suspension::Unjudged => session::Suspension::Unjudged,
+                v1::Suspension::Suspended => session::Suspension::Suspended,
+            },
         }
     }
 }

@@ -167,6 +167,7 @@ impl From<&session::Body> for v1::Body {
                 level: (*level).into(),
             },
             Body::StateAsked { nonce } => v1::Body::StateAsked { nonce: *nonce },
+            Body::IdentityLost { identity } => v1::Body::IdentityLost { identity: identity.0 },
             Body::StateAnswered { nonce, remembered, promotions } => v1::Body::StateAnswered {
                 nonce: *nonce,
                 remembered: (*remembered).into(),
@@ -219,6 +220,9 @@ impl From<v1::Body> for session::Body {
                 level: level.into(),
             },
             v1::Body::StateAsked { nonce } => Body::StateAsked { nonce },
+            v1::Body::IdentityLost { identity } => {
+                Body::IdentityLost { identity: session::Identity(identity) }
+            }
             v1::Body::StateAnswered { nonce, remembered, promotions } => Body::StateAnswered {
                 nonce,
                 remembered: remembered.into(),

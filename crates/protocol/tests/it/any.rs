@@ -200,7 +200,17 @@ fn data() -> impl Strategy<Value = Data> {
     let incarnation = any::<(u64, u32)>()
         .prop_map(|(started, timeline)| Incarnation { started, timeline: Timeline(timeline) });
     (any::<bool>(), option::of((term(), incarnation)), position(), any::<bool>()).prop_map(
-        |(valid, promoted, flushed, suspended)| Data { valid, promoted, flushed, suspended },
+        |(valid, promoted, flushed, touched)| Data {
+            valid,
+            promoted,
+            flushed,
+            touched,
+            suspension: if touched {
+                session::Suspension::Unjudged
+            } else {
+                session::Suspension::No
+            },
+        },
     )
 }
 

@@ -120,7 +120,8 @@ fn a_stored_state() {
         valid: true,
         promoted: Some((Term(4), Incarnation { started: 99, timeline: Timeline(4) })),
         flushed: position(),
-        suspended: false,
+        touched: false,
+        suspension: session::Suspension::No,
     };
     let durable = Durable {
         identity: Identity(7),
@@ -134,8 +135,8 @@ fn a_stored_state() {
     hex(
         &convert::durable_to_bytes(&durable),
         expect![[r#"
-        01070601040200010001010900010403010003e0808018010201040403e08080
-        1800f8050101000101020101040001010104630403e080801800"#]],
+            01070601040200010001010900010403010003e0808018010201040403e08080
+            1800f8050101000101020101040001010104630403e08080180000"#]],
     );
 }
 
