@@ -106,6 +106,10 @@ impl Session {
         let mut data = self.durable.data;
         if let Some(data) = &mut data {
             data.valid = false;
+            // What was acknowledged by force is not given up because the state was.
+            if self.durable.record.is_some_and(|record| record.forced.is_some()) {
+                data.suspension = Suspension::Suspended;
+            }
         }
         let promotions = self.durable.promotions.clone();
         *self.keep() = Durable { data, promotions, ..Durable::lost(anew) };
@@ -147,15 +151,16 @@ impl Session {
             keep.resigned = Some(newest.term());
         }
         if let Member::Partner(_) = me {
+            let known = keep.data.unwrap_or_default();
             keep.data = Some(crate::durable::Data {
                 valid: false,
                 // Whether this data descends into a forced record, nobody knows any more: nothing
                 // is overwritten until the operator has chosen (R11).
                 suspension: match newest.forced {
                     Some(_) if principal != me => Suspension::Suspended,
-                    Some(_) | None => Suspension::No,
+                    Some(_) | None => known.suspension,
                 },
-                ..keep.data.unwrap_or_default()
+                ..known
             });
         }
         self.learn_from_principal = false;

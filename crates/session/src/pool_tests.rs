@@ -838,3 +838,50 @@ fn a_slow_server_is_not_a_dead_one() {
     pool.run(3_000);
     assert_eq!(pool.role(B), Some(Role::Principal), "silent for the detection time");
 }
+
+#[test]
+fn a_side_forced_without_state_is_never_overwritten_without_the_operator() {
+    let mut pool = Pool::new(true);
+    pool.crash_host(B);
+    pool.crash_host(W);
+    pool.crash_host(A);
+    pool.place(A).disk = Durable::lost(Identity(55));
+    // What B remembers of A is above all that A can find in its data.
+    pool.place(B).disk.others.get_mut(&A).expect("A is known").shown.promise = Term(40);
+    pool.start(A);
+    pool.run(500);
+    assert_eq!(pool.ask(A, Request::ForceService), Answer::Begun);
+    pool.run(1_000);
+    pool.place(A).position.lsn = Lsn(9_000);
+    pool.start(B);
+    pool.start(W);
+    pool.run(20_000);
+    assert_eq!(pool.place(A).position.lsn, Lsn(9_000));
+    assert_ne!(pool.role(A), Some(Role::Mirror));
+}
+
+/// Mutant 15 of the protocol's list: random search cannot reach it, because the relearnt promise
+/// masks it nearly always.
+#[cfg(feature = "mutants")]
+#[test]
+fn a_member_that_hears_lost_identities_grants_what_it_must_not() {
+    let mut pool = Pool::new(true);
+    let record = pool.record(B);
+    let reach = Protected { term: Term(2), lsn: Lsn(9_999) };
+    let position = Position { timeline: Timeline(2), lsn: Lsn(9_999) };
+    let body = Body::VoteAsked { term: Term(3), position, reach: Reach(reach) };
+    let identity = pool.place(B).disk.identity;
+    let old = Message { from: B, to: W, identity, promise: Term(3), record: Some(record), body };
+    pool.crash_host(B);
+    pool.place(B).disk = Durable::lost(Identity(77));
+    pool.start(B);
+    pool.run(3_000);
+    pool.cuts.push((B, W));
+    pool.crash_host(A);
+    pool.run(2_500);
+    let witness = pool.place(W).session.as_mut().expect("it runs");
+    witness.mutate(crate::Mutant::OldVoteSurvivesLoss);
+    let current = pool.record(W);
+    pool.step(W, Input::Received(Message { record: Some(current), ..old }));
+    assert_eq!(pool.place(W).disk.promise, Term(3), "the mutant votes for a state that is lost");
+}
