@@ -179,7 +179,10 @@ fn progress(line: &str) -> Option<(u64, u64)> {
 
 async fn refuse_tablespaces(upstream: &Connection) -> Result<(), Error> {
     let found = upstream
-        .one("SELECT string_agg(spcname, ', ') FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''")
+        .one(
+            "SELECT string_agg(spcname, ', ') FROM pg_tablespace \
+             WHERE pg_tablespace_location(oid) <> ''",
+        )
         .await
         .map_err(Error::sql("looking for tablespaces"))?;
     match found {

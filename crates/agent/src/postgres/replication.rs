@@ -7,8 +7,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use session::{Lsn, Position, Timeline};
@@ -20,11 +20,12 @@ use wire::replication::{FromServer, LARGEST_WAL, StandbyStatus};
 use wire::{Malformed, startup};
 
 use super::history::History;
+use crate::clock;
 
 /// The largest message that is accepted: a stretch of WAL, or a timeline's history.
 const LARGEST_MESSAGE: usize = LARGEST_WAL + 1024;
-/// Microseconds from 1970 to 2000, where PostgreSQL's clock begins.
-const POSTGRES_EPOCH: u64 = 946_684_800_000_000;
+/// Milliseconds from 1970 to 2000, where PostgreSQL's clock begins.
+const YEAR_2000_MS: u64 = 946_684_800_000;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Endpoint {
@@ -447,14 +448,8 @@ pub fn parse_lsn(text: &str) -> Option<Lsn> {
 }
 
 fn postgres_time() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let micros = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX);
-    i64::try_from(micros.saturating_sub(POSTGRES_EPOCH)).unwrap_or(i64::MAX)
-}
-
-/// The path of the socket file, for messages and for a look whether it is there.
-pub fn socket_file(directory: &Path, port: u16) -> PathBuf {
-    directory.join(format!(".s.PGSQL.{port}"))
+    let since = clock::wall_ms().saturating_sub(YEAR_2000_MS).saturating_mul(1000);
+    i64::try_from(since).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

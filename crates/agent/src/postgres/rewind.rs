@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use session::{Position, Timeline};
 use tokio::time::{Instant, sleep};
@@ -23,6 +23,7 @@ use super::instance::Instance;
 use super::pairing;
 use super::settings::Upstream;
 use super::tool;
+use crate::clock;
 
 /// How long the new principal's `CHECKPOINT` is waited for before the way back is tried anew.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(60);
@@ -69,8 +70,7 @@ pub fn keep_aside(
 ) -> Result<PathBuf, Error> {
     let all = instance.files_dir.join("discarded");
     make_dir(instance, &all, 0o700)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let dir = all.join(now.as_millis().to_string());
+    let dir = all.join(clock::wall_ms().to_string());
     make_dir(instance, &dir, 0o700)?;
     let Discarded { from, end } = discarded;
     let text = format!(

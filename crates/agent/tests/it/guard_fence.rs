@@ -86,7 +86,8 @@ async fn the_guard_opens_while_a_waiting_commit_stops_every_log_in() {
     for _round in 0..2 {
         let commit = write(
             &cluster,
-            "BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; INSERT INTO t VALUES (1); COMMIT",
+            "BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; \
+             INSERT INTO t VALUES (1); COMMIT",
         )
         .await;
         until(&client, WAITS).await;
@@ -189,7 +190,7 @@ async fn the_guard_keeps_up_with_a_large_transaction() {
     returns(write(&cluster, large).await).await;
 }
 
-/// Interleaved, and wide of its mark on a busy machine: what the guard costs each commit of a lone principal.
+/// What the guard costs each commit of a lone principal: interleaved, because the machine is busy.
 #[tokio::test]
 async fn a_commit_through_the_guard_costs_little_more_than_one_without_waiting() {
     const COMMITS: u32 = 200;
