@@ -32,6 +32,8 @@ const PASSWORD_FILE: &str = "demo.password";
 const SECRET_FILE: &str = "secret";
 /// Making a database cluster and copying it takes seconds; a slow disk may take minutes.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
+/// A pool that exists needs an election, and perhaps the replay of its WAL.
+const AGAIN_DEADLINE: Duration = Duration::from_secs(90);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const MIRROR_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -179,7 +181,8 @@ pub async fn pool(dir: &Path, mut plan: Plan) -> anyhow::Result<()> {
         create(dir, &plan, &deployment).await?;
     }
     let what = "the pool is served";
-    wait(dir, &plan, &deployment, what, READY_DEADLINE, Picture::served).await?;
+    let span = if plan.ready { AGAIN_DEADLINE } else { READY_DEADLINE };
+    wait(dir, &plan, &deployment, what, span, Picture::served).await?;
     if !plan.ready {
         log_in(&plan).await?;
         plan.ready = true;
