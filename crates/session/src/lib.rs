@@ -37,12 +37,13 @@ mod invariant;
 mod lease;
 mod membership;
 mod message;
+mod mirror;
 mod mutant;
 mod operator;
 mod output;
 mod partner;
 #[cfg(test)]
-mod pool_tests;
+mod pool;
 mod principal;
 mod promotion;
 mod protect;
