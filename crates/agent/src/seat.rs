@@ -92,6 +92,11 @@ impl Seat {
     }
 
     pub(crate) fn step(&mut self, now: Instant, input: Input) -> Taken {
+        if let (true, Input::Received(_)) = (self.creating, &input) {
+            // A member that is being created must not learn the session from those that were
+            // created before it: it would take its new data for lost ones.
+            return self.queue.take_in(Vec::new());
+        }
         if let Input::Received(message) = &input {
             self.look_at(now, message);
         }
