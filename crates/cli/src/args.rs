@@ -271,6 +271,18 @@ pub enum PoolCommand {
         #[arg(long, value_name = "SERVER")]
         server: String,
     },
+    /// Let a member that lost its state learn the session from the serving principal alone.
+    ///
+    /// A member that lost its disk asks both other members and goes on by itself. This is for the
+    /// day on which one of them is away for long: be sure that it has not promised its vote to
+    /// anybody meanwhile.
+    Learn {
+        /// The pool's name.
+        pool: String,
+        /// The server or witness that lost its state.
+        #[arg(long, value_name = "NAME")]
+        member: String,
+    },
     /// Add, replace or remove the witness while the pool runs.
     #[command(subcommand)]
     Witness(WitnessChange),

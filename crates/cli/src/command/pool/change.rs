@@ -81,6 +81,19 @@ pub async fn serve_alone(scope: &Scope<'_>, server: &str) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A member that lost its state learns from the principal alone.
+pub async fn learn(scope: &Scope<'_>, member: &str) -> anyhow::Result<()> {
+    scope.deployment.member(member)?;
+    tell(scope.ask(member, &Request::Learn { pool: scope.name() }).await?);
+    let knows = |picture: &Picture| {
+        let of = picture.members.iter().find(|seen| seen.name == member);
+        of.and_then(|seen| seen.session.as_ref()).is_some_and(|session| session.record.is_some())
+    };
+    wait(scope, "it has learnt the session", knows).await?;
+    output::data(&format!("{member} knows the session of {} again", scope.pool.name));
+    Ok(())
+}
+
 pub async fn witness(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<()> {
     if let Some(name) = to {
         scope.deployment.member(name)?;

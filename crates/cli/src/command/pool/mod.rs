@@ -37,6 +37,7 @@ pub async fn run(found: &Found, command: &PoolCommand) -> anyhow::Result<ExitCod
             Some(server) => change::discard(&scope(pool)?, server).await?,
             None => change::resume(&scope(pool)?).await?,
         },
+        PoolCommand::Learn { pool, member } => change::learn(&scope(pool)?, member).await?,
         PoolCommand::ServeAlone { pool, server } => {
             change::serve_alone(&scope(pool)?, server).await?;
         }
