@@ -234,20 +234,22 @@ pub struct ConnectionStrings {
 
 /// The first of `PORTS` free ports in a row, looked for from a random place on.
 fn free_ports(random: &[u8; 2]) -> anyhow::Result<u16> {
+    free_block(random, |port| TcpListener::bind((HOST, port)).ok()).ok_or_else(|| {
+        hinted(
+            format!("no {PORTS} free ports in a row between {FIRST_PORT} and {LAST_PORT}"),
+            "end some of the programs that listen on them",
+        )
+    })
+}
+
+/// `hold` takes a port if it is free; a block is free if all of its ports can be held at once.
+fn free_block<Held>(random: &[u8; 2], hold: impl Fn(u16) -> Option<Held>) -> Option<u16> {
     let blocks = (LAST_PORT - FIRST_PORT) / PORTS;
     let start = u16::from_le_bytes(*random) % blocks;
-    (0..blocks)
-        .map(|step| FIRST_PORT + (start + step) % blocks * PORTS)
-        .find(|first| {
-            let listeners = (*first..*first + PORTS).map(|port| TcpListener::bind((HOST, port)));
-            listeners.collect::<Result<Vec<_>, _>>().is_ok()
-        })
-        .ok_or_else(|| {
-            hinted(
-                format!("no {PORTS} free ports in a row between {FIRST_PORT} and {LAST_PORT}"),
-                "end some of the programs that listen on them",
-            )
-        })
+    (0..blocks).map(|step| FIRST_PORT + (start + step) % blocks * PORTS).find(|first| {
+        let held: Option<Vec<Held>> = (*first..*first + PORTS).map(&hold).collect();
+        held.is_some()
+    })
 }
 
 fn password(random: &[u8]) -> String {
@@ -297,9 +299,10 @@ mod tests {
 
     #[test]
     fn two_plans_made_side_by_side_share_no_port() {
-        let first = free_ports(&[0, 0]).unwrap();
-        let _taken = TcpListener::bind((HOST, first)).unwrap();
-        let second = free_ports(&[0, 0]).unwrap();
-        assert!(second >= first + PORTS || first >= second + PORTS);
+        let first = free_block(&[0, 0], |_| Some(())).unwrap();
+        let last = first + PORTS - 1;
+        let second = free_block(&[0, 0], |port| (port != last).then_some(())).unwrap();
+        assert!(second > last, "one taken port makes the whole block taken");
+        assert_eq!(free_block(&[7, 0], |_| None::<()>), None);
     }
 }
