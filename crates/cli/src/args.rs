@@ -40,6 +40,8 @@ pub enum Command {
     ///
     /// Ctrl-C stops everything. The next start on the same directory continues where this one
     /// ended. Play faults from a second terminal: `backstay demo kill principal`.
+    ///
+    /// PostgreSQL is the newest one found, or the one whose programs are in BACKSTAY_PG_BIN.
     Demo(DemoArgs),
     /// Look at a pool and change it.
     Pool(PoolArgs),
@@ -56,7 +58,8 @@ pub enum Command {
     /// Run the agent of a Back End server, which owns its PostgreSQL.
     ///
     /// It runs in the foreground and logs to standard error (level: BACKSTAY_LOG). SIGTERM ends
-    /// the agent and leaves PostgreSQL running; the next agent adopts it.
+    /// the agent and leaves PostgreSQL running; the next agent adopts it. Where the configuration
+    /// has no pg_bin_dir, BACKSTAY_PG_BIN names the directory of PostgreSQL's programs.
     Server(ServerArgs),
     /// Run a witness: the third vote of any number of pools.
     Witness(WitnessArgs),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use session::{Member, Partner, Timing, WitnessId};
@@ -31,10 +31,14 @@ pub(super) fn server(file: ServerFile) -> Result<Server, ConfigError> {
     Ok(Server {
         process,
         os_user: file.os_user,
-        pg_bin_dir: file.pg_bin_dir,
+        pg_bin_dir: file.pg_bin_dir.or_else(pg_bin_of_environment),
         stop_postgres: file.stop_postgres,
         pools,
     })
+}
+
+fn pg_bin_of_environment() -> Option<PathBuf> {
+    std::env::var_os("BACKSTAY_PG_BIN").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 pub(super) fn witness(file: WitnessFile) -> Result<Witness, ConfigError> {

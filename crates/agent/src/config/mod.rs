@@ -32,7 +32,7 @@ pub struct Process {
 pub struct Server {
     pub process: Process,
     pub os_user: Option<String>,
-    /// `None`: to be found.
+    /// As configured, else what `BACKSTAY_PG_BIN` names. `None`: to be found.
     pub pg_bin_dir: Option<PathBuf>,
     pub stop_postgres: bool,
     pub pools: Vec<Part>,

@@ -21,7 +21,7 @@ pub struct ServerFile {
     /// Whom PostgreSQL runs as when this process runs as root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os_user: Option<String>,
-    /// Where `postgres` is; found if absent.
+    /// Where `postgres` is. If absent, `BACKSTAY_PG_BIN` says so; without it, it is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pg_bin_dir: Option<PathBuf>,
     /// On a signal to end, PostgreSQL is shut down too.

@@ -148,7 +148,9 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
         listen: format!("{HOST}:{}", own.member_port),
         state_dir: member.state_dir(),
         os_user: place::postgres_user().map(str::to_owned),
-        pg_bin_dir: std::env::var_os("BACKSTAY_PG_BIN").map(Into::into),
+        pg_bin_dir: std::env::var_os("BACKSTAY_PG_BIN")
+            .filter(|dir| !dir.is_empty())
+            .map(Into::into),
         stop_postgres: true,
         pools: vec![pool],
     }
