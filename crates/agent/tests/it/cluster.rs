@@ -12,6 +12,8 @@ use agent::postgres::{Instance, OsUser};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio_postgres::{Client, NoTls};
 
+use crate::deadline;
+
 pub const PASSWORD: &str = "not:a\\secret";
 pub const SYNC_NAMES: &str = "ANY 1 (\"backstay_mirror\", \"backstay_exposed\")";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -280,6 +282,7 @@ pub fn scratch(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     os_user().own(&dir).unwrap();
+    deadline::watch(&dir);
     dir
 }
 

@@ -4,6 +4,7 @@
 
 mod canary_volumes;
 mod cluster;
+mod deadline;
 mod guard_fence;
 mod guard_locked;
 mod pg_access;

@@ -30,6 +30,7 @@ impl Dir {
         let name = format!("backstay-members-{}-{number}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
+        crate::deadline::watch(&path);
         Dir(path)
     }
 
