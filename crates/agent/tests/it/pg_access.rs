@@ -70,10 +70,12 @@ async fn a_logical_walsender_with_the_mirrors_name_is_ended() {
         "host=127.0.0.1 port={} user=thief dbname=postgres application_name=backstay_mirror",
         instance.port
     );
-    command.args(["--create-slot", "--slot=theft", "-d", &conninfo]);
+    // A plugin that every build has; `test_decoding` belongs to the additional modules.
+    command.args(["--create-slot", "--plugin=pgoutput", "--slot=theft", "-d", &conninfo]);
     cluster::run(&mut command);
     let mut command = std::process::Command::new(instance.program("pg_recvlogical"));
     command.args(["--start", "--no-loop", "--slot=theft", "-f", "-", "-d", &conninfo]);
+    command.args(["-o", "proto_version=1", "-o", "publication_names=nothing"]);
     let mut thief = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     eventually("the thief is ended", async || thief.try_wait().unwrap().is_some()).await;
 }
