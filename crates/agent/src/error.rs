@@ -12,10 +12,11 @@ pub enum Error {
          another one (`listen`)"
     )]
     Listen { address: SocketAddr, error: io::Error },
-    #[error("{0}")]
+    #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Not the source of itself: its words are all said here, with what to do.
     #[error("{}{}", .0, hint(.0))]
-    Postgres(#[from] crate::postgres::Error),
+    Postgres(crate::postgres::Error),
     #[error("cannot {doing}: {error}")]
     Io { doing: &'static str, error: io::Error },
     /// Nothing can be promised any more; PostgreSQL has been stopped.
@@ -25,6 +26,12 @@ pub enum Error {
     LedgerFailed(io::Error),
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<crate::postgres::Error> for Error {
+    fn from(error: crate::postgres::Error) -> Error {
+        Error::Postgres(error)
+    }
 }
 
 fn hint(error: &crate::postgres::Error) -> String {

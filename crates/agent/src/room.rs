@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config;
 use crate::error::Error;
+use crate::postgres::create::Lock;
 use crate::postgres::sql::{Commits, Connection, literal};
 use crate::postgres::{self, Condition, Driver, Instance, OsUser, Upstream};
 
@@ -67,6 +68,8 @@ pub(crate) struct Room {
     seat: usize,
     owner: Partner,
     instance: Arc<Instance>,
+    /// Held as long as the process runs; `None` if the directories are not there yet.
+    lock: Option<Arc<Lock>>,
     partner: Upstream,
     databases: Vec<config::DatabaseEntry>,
     /// Exists while a pool is being created here.
@@ -98,6 +101,7 @@ impl Room {
             .as_ref()
             .ok_or_else(|| Error::Refused(format!("pool {} has no PostgreSQL here", part.pool)))?;
         let instance = Arc::new(instance(&part.pool, configured, server)?);
+        let lock = lock(&instance)?;
         let partner =
             Upstream { host: configured.partner_host.clone(), port: configured.partner_port };
         let (to_room, wanted) = mpsc::channel(QUEUE);
@@ -106,6 +110,7 @@ impl Room {
             seat,
             owner,
             instance,
+            lock,
             partner,
             databases: configured.databases.clone(),
             creating: server.process.state_dir.join(format!("{}.creating", part.pool)),
@@ -178,7 +183,8 @@ impl Room {
         let (orders, to_perform) = mpsc::channel(QUEUE);
         let (to_tell, facts) = mpsc::channel(QUEUE);
         let instance = (*self.instance).clone();
-        let driver = Driver::spawn(instance, self.owner, to_perform, to_tell, self.partner.clone());
+        let (lock, partner) = (self.lock.clone(), self.partner.clone());
+        let driver = Driver::spawn(instance, lock, self.owner, to_perform, to_tell, partner);
         let condition = driver.condition();
         Running { driver, number, orders, facts, condition }
     }
@@ -295,6 +301,19 @@ impl Door {
     }
 }
 
+/// An agent that does not own the data must not even speak for them: it would confuse the session
+/// of the one that does. A volume that is not mounted yet is waited for later.
+fn lock(instance: &Instance) -> Result<Option<Arc<Lock>>, Error> {
+    match postgres::create::lock(instance) {
+        Ok(lock) => Ok(Some(Arc::new(lock))),
+        Err(refused @ postgres::Error::Refused { .. }) => Err(refused.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the data directory cannot be owned yet");
+            Ok(None)
+        }
+    }
+}
+
 fn instance(
     pool: &str,
     configured: &config::Postgres,
@@ -366,11 +385,16 @@ fn find_programs(data_dir: &Path) -> Result<PathBuf, Error> {
     let best =
         found.into_iter().rfind(|((major, _), _)| wanted.is_none_or(|wanted| wanted == *major));
     best.map(|(_, place)| place).ok_or_else(|| {
-        let version = wanted.map_or_else(String::new, |major| format!(" {major}"));
-        Error::Refused(format!(
-            "the programs of PostgreSQL{version} were not found: install the server package, or \
-             set pg_bin_dir to the directory that holds `postgres` and `initdb`"
-        ))
+        const DO: &str = "install the server package, or set pg_bin_dir to the directory that \
+                          holds `postgres` and `initdb`";
+        Error::Refused(match wanted {
+            Some(major) => format!(
+                "the data in {} were made by PostgreSQL {major}, whose programs are not on this \
+                 machine: {DO}; or name another data_dir",
+                data_dir.display()
+            ),
+            None => format!("no programs of PostgreSQL 14 to 18 are on this machine: {DO}"),
+        })
     })
 }
 

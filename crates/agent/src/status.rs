@@ -12,6 +12,7 @@ use session::{
 };
 
 use crate::config::Part;
+use crate::postgres::condition::{Problem, StorageAils};
 use crate::postgres::{Condition, State};
 use crate::seat::Seat;
 
@@ -24,6 +25,8 @@ pub(crate) fn of(seat: &Seat, now: Instant) -> SessionStatus {
     let part = &seat.part;
     let condition = seat.door.as_ref().map(|door| door.condition.borrow().clone());
     let term = view.record.map_or(0, |record| record.id.term.0);
+    let mut alarms = alarms(seat, &view);
+    alarms.extend(condition.as_ref().and_then(full_volume));
     SessionStatus {
         pool: part.pool.clone(),
         member: part.my_name(),
@@ -55,7 +58,7 @@ pub(crate) fn of(seat: &Seat, now: Instant) -> SessionStatus {
             })
             .collect(),
         automatic_failover: automatic_failover(part, &view),
-        alarms: alarms(seat, &view),
+        alarms,
     }
 }
 
@@ -91,6 +94,29 @@ fn alarms(seat: &Seat, view: &View) -> Vec<Alarm> {
         _ => true,
     };
     seat.alarms.values().filter(stands).cloned().collect()
+}
+
+/// PostgreSQL goes on without room as long as it can: this is no reason to change roles.
+fn full_volume(condition: &Condition) -> Option<Alarm> {
+    let storage = condition.storage.as_ref()?;
+    match storage.ails {
+        StorageAils::Full => Some(Alarm {
+            code: "storage_full".to_owned(),
+            sentence: match &storage.problem.hint {
+                Some(hint) => format!("{}: {hint}", storage.problem.text),
+                None => storage.problem.text.clone(),
+            },
+            since_ms: storage.since_ms,
+        }),
+        // The session raises that one.
+        StorageAils::Failing => None,
+    }
+}
+
+/// What stands in PostgreSQL's way, or else what its volume ails.
+fn problem(condition: &Condition) -> Option<&Problem> {
+    let failing = condition.storage.as_ref().filter(|found| found.ails == StorageAils::Failing);
+    condition.problem.as_ref().or(failing.map(|storage| &storage.problem))
 }
 
 fn record_shown(part: &Part, record: &Record) -> RecordShown {
@@ -151,6 +177,7 @@ fn postgres_status(part: &Part, view: &View, condition: Condition) -> PostgresSt
         State::Unresponsive => "unresponsive",
     };
     let configured = part.postgres.as_ref();
+    let problem = problem(&condition).cloned();
     let text = |path: Option<&std::path::PathBuf>| {
         path.map(|path| path.display().to_string()).unwrap_or_default()
     };
@@ -172,8 +199,8 @@ fn postgres_status(part: &Part, view: &View, condition: Condition) -> PostgresSt
             total_bytes: Some(progress.total).filter(|total| *total > 0),
             percent: percent(progress.done, progress.total),
         }),
-        hint: condition.problem.as_ref().and_then(|problem| problem.hint.clone()),
-        problem: condition.problem.map(|problem| problem.text),
+        hint: problem.as_ref().and_then(|problem| problem.hint.clone()),
+        problem: problem.map(|problem| problem.text),
     }
 }
 

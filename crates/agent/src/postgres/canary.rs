@@ -17,12 +17,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::condition::Problem;
+use crate::clock;
+
+use super::condition::{Problem, Storage, StorageAils};
 use super::instance::Instance;
 use super::os_user::OsUser;
 use super::teller::Teller;
 
 const FILE: &str = "backstay.canary";
+/// With less than one WAL segment PostgreSQL may have to stop at any moment.
+const SEGMENT: u64 = 16 << 20;
 /// Warn when less than this part of a volume is free, or less than that many bytes.
 const LEAST_FREE_PERCENT: u64 = 5;
 const LEAST_FREE: u64 = 512 << 20;
@@ -108,19 +112,19 @@ pub async fn report(instance: Arc<Instance>, teller: Teller) {
         }
     };
     while let Some(event) = canary.event().await {
-        let storage = |text: String, hint: &str| {
+        let storage = |ails: StorageAils, text: String, hint: &str| {
             tracing::warn!(text, hint, "storage");
-            teller.change(|condition| {
-                condition.storage = Some(Problem { text, hint: Some(hint.to_owned()) });
-            });
+            let problem = Problem { text, hint: Some(hint.to_owned()) };
+            let storage = Storage { ails, problem, since_ms: clock::wall_ms() };
+            teller.change(|condition| condition.storage = Some(storage));
         };
         match event {
             CanaryEvent::Failing(text) => {
-                storage(text, "check the volume and the system's log");
+                storage(StorageAils::Failing, text, "check the volume and the system's log");
                 teller.unhealthy(Ailment::Storage).await;
             }
             CanaryEvent::NearlyFull(text) => {
-                storage(text, "free some space, or enlarge the volume, before it is full");
+                storage(StorageAils::Full, text, "free some space on it, or enlarge it");
             }
             CanaryEvent::Well => {
                 teller.change(|condition| condition.storage = None);
@@ -180,26 +184,35 @@ fn write(dir: &Path, owner: Option<&OsUser>) -> Result<(), String> {
             file.write_all(&[b'.'; 512])?;
             file.metadata()
         });
-    let meta = written.map_err(|error| format!("cannot write to {}: {error}", path.display()))?;
+    let meta = match written {
+        Ok(meta) => meta,
+        // A full volume does not fail: it is told as such, and PostgreSQL goes on as it can.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+        Err(error) => return Err(format!("cannot write to {}: {error}", path.display())),
+    };
     match owner {
         Some(owner) if meta.uid() != owner.uid => owner.own(&path).map_err(|e| e.to_string()),
         Some(_) | None => Ok(()),
     }
 }
 
+/// In words that change only when it becomes worse or better, not with every megabyte.
 fn nearly_full(dir: &Path) -> Option<String> {
     let stat = rustix::fs::statvfs(dir).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     let (free, total) = (bytes(stat.f_bavail), bytes(stat.f_blocks));
     let least = LEAST_FREE.min(total / 100 * LEAST_FREE_PERCENT);
-    (free < least).then(|| {
-        format!(
-            "the volume of {} is nearly full: {} MB of {} MB are free",
-            dir.display(),
-            free >> 20,
-            total >> 20
-        )
-    })
+    let (volume, total) = (dir.display(), total >> 20);
+    if free < SEGMENT.min(least) {
+        Some(format!("the volume of {volume} is full: next to nothing of its {total} MB is free"))
+    } else if free < least {
+        let least = least >> 20;
+        Some(format!(
+            "the volume of {volume} is nearly full: of {total} MB less than {least} are free"
+        ))
+    } else {
+        None
+    }
 }
 
 async fn watch(
@@ -231,7 +244,7 @@ async fn watch(
     }
 }
 
-/// Tells the change from good to bad and back. A queue that nobody reads is retried next time.
+/// Tells the change from good to bad, to something else that is bad, and back. A queue that nobody reads is retried next time.
 fn tell(
     teller: &mpsc::Sender<CanaryEvent>,
     before: &mut Option<String>,
@@ -239,10 +252,12 @@ fn tell(
     bad: impl FnOnce(String) -> CanaryEvent,
     good: CanaryEvent,
 ) {
-    let event = match (before.is_some(), &now) {
-        (false, Some(text)) => bad(text.clone()),
-        (true, None) => good,
-        (true, Some(_)) | (false, None) => return,
+    if *before == now {
+        return;
+    }
+    let event = match &now {
+        Some(text) => bad(text.clone()),
+        None => good,
     };
     if teller.try_send(event).is_ok() {
         *before = now;

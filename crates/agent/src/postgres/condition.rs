@@ -37,6 +37,21 @@ impl From<&Error> for Problem {
     }
 }
 
+/// A volume that does not take writes, or is nearly full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    pub ails: StorageAils,
+    pub problem: Problem,
+    /// On the wall clock, for display.
+    pub since_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageAils {
+    Failing,
+    Full,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     pub version: Option<Version>,
@@ -55,6 +70,5 @@ pub struct Condition {
     pub doing: String,
     pub progress: Option<Progress>,
     pub problem: Option<Problem>,
-    /// A volume that does not take writes, or is nearly full.
-    pub storage: Option<Problem>,
+    pub storage: Option<Storage>,
 }

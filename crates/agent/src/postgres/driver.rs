@@ -40,18 +40,19 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// `owner` is this partner; `partner` is where the other one's PostgreSQL is. Sends
-    /// `Fact::Found` first, and waits as long as the server cannot be owned: the condition says
-    /// why.
+    /// `owner` is this partner; `partner` is where the other one's PostgreSQL is; `lock` is that
+    /// of the data directory, if it could be had. Sends `Fact::Found` first, and waits as long as
+    /// the server cannot be owned: the condition says why.
     pub fn spawn(
         instance: Instance,
+        lock: Option<Arc<Lock>>,
         owner: Partner,
         orders: mpsc::Receiver<Order>,
         facts: mpsc::Sender<Fact>,
         partner: Upstream,
     ) -> Driver {
         let (teller, condition) = Teller::new(facts);
-        let task = tokio::spawn(run(Arc::new(instance), owner, orders, teller, partner));
+        let task = tokio::spawn(run(Arc::new(instance), lock, owner, orders, teller, partner));
         Driver { condition, task }
     }
 
@@ -69,13 +70,14 @@ impl Drop for Driver {
 
 async fn run(
     instance: Arc<Instance>,
+    lock: Option<Arc<Lock>>,
     owner: Partner,
     orders: mpsc::Receiver<Order>,
     teller: Teller,
     partner: Upstream,
 ) {
     let (exits, exited) = mpsc::channel(QUEUE);
-    let (lock, mut server) = own(&instance, &teller, &exits).await;
+    let (lock, mut server) = own(&instance, lock, &teller, &exits).await;
     let found = find(&mut server, &teller).await;
     teller.change(|condition| condition.version = Some(server.version()));
     let (seen, probed) = mpsc::channel(QUEUE);
@@ -104,11 +106,17 @@ async fn run(
 /// Tries until the data directory can be owned.
 async fn own(
     instance: &Arc<Instance>,
+    mut lock: Option<Arc<Lock>>,
     teller: &Teller,
     exits: &mpsc::Sender<u32>,
-) -> (Lock, Server) {
+) -> (Arc<Lock>, Server) {
     loop {
-        let owned = create::lock(instance)
+        let locked = match lock.take() {
+            Some(lock) => Ok(lock),
+            None => create::lock(instance).map(Arc::new),
+        };
+        let owned = locked
+            .inspect(|locked| lock = Some(Arc::clone(locked)))
             .and_then(|lock| Ok((lock, Server::new(Arc::clone(instance), exits.clone())?)));
         match owned {
             Ok(owned) => {

@@ -5,6 +5,12 @@
 use std::io;
 use std::path::Path;
 
+use tokio_postgres::error::SqlState;
+
+/// Everything that waits for room tries again by itself.
+pub(crate) const MAKE_ROOM: &str =
+    "free some space on this volume, or enlarge it; then it goes on by itself";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {doing}: {source}")]
@@ -48,14 +54,33 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Refused { hint, .. } => Some(hint),
-            Error::Io { .. }
-            | Error::Sql { .. }
-            | Error::Program { .. }
-            | Error::Exited { .. }
-            | Error::Late { .. }
-            | Error::Unexpected { .. } => None,
+            Error::Io { source, .. } => about_files(source),
+            Error::Program { text, .. } | Error::Exited { log: text, .. } => about_words(text),
+            Error::Sql { source, .. } => source
+                .as_db_error()
+                .filter(|server| *server.code() == SqlState::DISK_FULL)
+                .map(|_| MAKE_ROOM),
+            Error::Late { .. } | Error::Unexpected { .. } => None,
         }
     }
+}
+
+fn about_files(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(MAKE_ROOM),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("the system has made this volume read-only: look into its log, check the disk")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("give this file to PostgreSQL's user (`os_user`), and open the way to it")
+        }
+        _ => None,
+    }
+}
+
+/// What PostgreSQL and its programs say of a full volume, in English, as Backstay runs them.
+fn about_words(text: &str) -> Option<&'static str> {
+    text.contains("No space left on device").then_some(MAKE_ROOM)
 }
 
 /// The server's own words if it has said any; the library's `Display` leaves them out.

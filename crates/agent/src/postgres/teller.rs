@@ -63,9 +63,16 @@ impl Teller {
         self.change(|condition| condition.progress = Some(Progress { done, total }));
     }
 
+    /// What stands in the way now. It is logged when it changes, not with every attempt.
     pub fn problem(&self, error: &Error) {
-        tracing::warn!(%error, hint = error.hint(), "PostgreSQL");
-        self.change(|condition| condition.problem = Some(Problem::from(error)));
+        let problem = Some(Problem::from(error));
+        let stands = self.condition.borrow().problem == problem;
+        if stands {
+            tracing::debug!(%error, "PostgreSQL, again");
+        } else {
+            tracing::warn!(%error, hint = error.hint(), "PostgreSQL");
+        }
+        self.change(|condition| condition.problem = problem);
     }
 
     pub fn no_problem(&self) {

@@ -73,7 +73,7 @@ impl Rig {
         let (facts, seen) = mpsc::channel(256);
         let partner = Upstream { host: "127.0.0.1".to_owned(), port: self.partner_port };
         let instance = self.instance.clone();
-        self.driver = Some(Driver::spawn(instance, self.owner, inbox, facts, partner));
+        self.driver = Some(Driver::spawn(instance, None, self.owner, inbox, facts, partner));
         (self.orders, self.facts) = (Some(orders), seen);
         self.wait("found", |fact| match fact {
             Fact::Found(found) => Some(found),

@@ -216,8 +216,9 @@ pub fn alarm(alarm: Alarm) -> (&'static str, String) {
         Alarm::DataBehind { found, expected } => (
             "data_behind",
             format!(
-                "this copy of the data ends at {found}, but had reached {expected}: it will be \
-                 replaced from the principal"
+                "this copy of the data ends at {found}, but had reached {expected}: an old backup \
+                 was put in its place, or the disk lost writes; it is not served, but brought up \
+                 to date from a principal that has everything"
             ),
         ),
         Alarm::StateRestored { .. } => (
