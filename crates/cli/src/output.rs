@@ -37,6 +37,12 @@ pub fn hinted(text: impl Into<String>, hint: impl Into<String>) -> anyhow::Error
     anyhow::Error::new(Hinted { text: text.into(), hint: hint.into() })
 }
 
+/// The way out of `error`, if it knows one.
+pub fn hint(error: &anyhow::Error) -> Option<&str> {
+    let hinted = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>())?;
+    Some(&hinted.hint)
+}
+
 /// Whether to mark words with colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Colour {
@@ -115,9 +121,8 @@ pub fn talk(text: &str) {
 pub fn failure(error: &anyhow::Error) {
     let colour = Colour::for_stderr();
     talk(&format!("{} {error:#}", colour.bad("error:")));
-    let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>());
-    if let Some(hinted) = hint {
-        for (index, line) in hinted.hint.lines().enumerate() {
+    if let Some(hint) = hint(error) {
+        for (index, line) in hint.lines().enumerate() {
             let label = if index == 0 { "hint:" } else { "     " };
             talk(&format!("{} {line}", colour.strong(label)));
         }

@@ -246,6 +246,11 @@ fn what_is_missing(session: &SessionStatus, members: &[MemberPicture]) -> String
     let answering = members.iter().filter(|member| member.session.is_some()).count();
     let there =
         |name: &str| members.iter().any(|member| member.name == name && member.session.is_some());
+    let outdated = |name: &str| {
+        let session = members.iter().find(|member| member.name == name);
+        let alarms = session.and_then(|member| member.session.as_ref()).map(|one| &one.alarms);
+        alarms.is_some_and(|alarms| alarms.iter().any(|alarm| alarm.code == "data_behind"))
+    };
     match &session.record {
         None => "nobody serves: the session is not set up on this member, or its state is lost"
             .to_owned(),
@@ -253,6 +258,14 @@ fn what_is_missing(session: &SessionStatus, members: &[MemberPicture]) -> String
             format!(
                 "nobody serves: {} alone is sure to hold every acknowledged commit, so the pool \
                  waits for it (or for forced service)",
+                record.principal
+            )
+        }
+        Some(record) if record.protection == Protection::Exposed && outdated(&record.principal) => {
+            format!(
+                "nobody serves: {0} alone held every acknowledged commit, and its data are older \
+                 than they were; put its newest data back if there are any, then force service \
+                 on {0}",
                 record.principal
             )
         }

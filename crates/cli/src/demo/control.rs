@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::place;
-use crate::output::hinted;
+use crate::output::{hint, hinted};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -29,6 +29,7 @@ pub enum Ask {
 struct Answer {
     /// Why it was not done.
     problem: Option<String>,
+    hint: Option<String>,
 }
 
 /// Begins to listen, in the place of a supervisor that is gone.
@@ -60,7 +61,8 @@ impl Caller {
 
     pub async fn answer(mut self, outcome: &anyhow::Result<()>) {
         let problem = outcome.as_ref().err().map(|error| format!("{error:#}"));
-        if let Ok(mut line) = serde_json::to_string(&Answer { problem }) {
+        let hint = outcome.as_ref().err().and_then(hint).map(str::to_owned);
+        if let Ok(mut line) = serde_json::to_string(&Answer { problem, hint }) {
             line.push('\n');
             let _ = timeout(Duration::from_secs(1), self.stream.write_all(line.as_bytes())).await;
         }
@@ -85,8 +87,9 @@ pub async fn ask(dir: &Path, ask: &Ask) -> anyhow::Result<()> {
         .context("wait for the demo")?
         .context("listen to the demo")?;
     let answer: Answer = serde_json::from_str(&answer).context("understand the demo")?;
-    match answer.problem {
-        None => Ok(()),
-        Some(problem) => anyhow::bail!(problem),
+    match (answer.problem, answer.hint) {
+        (None, _) => Ok(()),
+        (Some(problem), Some(hint)) => Err(hinted(problem, hint)),
+        (Some(problem), None) => anyhow::bail!(problem),
     }
 }
