@@ -210,16 +210,28 @@ fn preview(seat: &Seat, now: Instant) -> Course {
         promotions: own.promotions.clone(),
     };
     let mirrored = view.record.is_some_and(|record| record.protection == Protection::Mirrored);
-    let nothing_should_be_lost =
-        mirrored || view.record.is_some_and(|record| record.principal == me);
+    let should_hold = mirrored || view.record.is_some_and(|record| record.principal == me);
+    // The record speaks of data that may have been replaced by older ones since.
+    let nothing_should_be_lost = should_hold && own.valid.unwrap_or(false);
     let refusal = if view.serving {
         Some(words::why(Why::AlreadyPrincipal))
-    } else if !own.valid.unwrap_or(false) {
+    } else if view.data.is_none_or(|data| data.touched) {
         Some(words::why(Why::NoData))
     } else {
         None
     };
-    let sentence = preview_sentence(&own, &other, nothing_should_be_lost);
+    let sentence = match view.data {
+        Some(data) if should_hold && !data.valid => format!(
+            "{}'s data end at {} on timeline {}, and had once reached at least {}: an old copy \
+             was found in their place, so nobody can tell whether they hold every acknowledged \
+             commit",
+            own.server,
+            own.position.as_ref().map_or("an unknown position", |position| &position.lsn),
+            own.timeline.unwrap_or_default(),
+            data.flushed,
+        ),
+        Some(_) | None => preview_sentence(&own, &other, nothing_should_be_lost),
+    };
     let protected = view.protected.map(|protected| {
         let timeline = view.position.map(|position| position.timeline).unwrap_or_default();
         PositionShown::from(Position { timeline, lsn: protected.lsn })
