@@ -1,6 +1,12 @@
 //! The built binary as people and scripts meet it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../agent/tests/it/deadline.rs"]
+mod deadline;
 mod demo;
+mod edges;
+mod edges_disk;
 mod place;
+mod stage;
 mod usage;
+mod writer;

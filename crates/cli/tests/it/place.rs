@@ -13,6 +13,7 @@ impl Place {
         let dir = std::env::temp_dir().join(format!("backstay-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
+        crate::deadline::watch(&dir);
         Place { dir }
     }
 

@@ -1,0 +1,103 @@
+//! A demo in a directory of its own, for one test: none of its processes outlives it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+
+use crate::deadline::processes_of;
+use crate::place::{Place, Told};
+
+/// A demo in a directory of its own. Whatever happens to the test, none of its processes stays.
+pub struct Demo {
+    pub place: Place,
+}
+
+impl Demo {
+    pub fn start(name: &str, more: &[&str]) -> Demo {
+        Demo::start_in(Place::new(name), more)
+    }
+
+    pub fn start_in(place: Place, more: &[&str]) -> Demo {
+        let demo = Demo { place };
+        demo.start_again(more);
+        demo
+    }
+
+    pub fn start_again(&self, more: &[&str]) {
+        let args: Vec<&str> =
+            ["demo", "--detach", "--dir", "demo"].iter().chain(more).copied().collect();
+        // A descendant that kept the pipes open would hang the test, so talk goes to a file.
+        let talk = fs::File::create(self.place.path().join("talk")).unwrap();
+        let status = self.place.command(&args).stderr(talk).status().unwrap();
+        let talk = fs::read_to_string(self.place.path().join("talk")).unwrap();
+        assert!(status.success(), "{talk}\n{}", self.logs());
+    }
+
+    pub fn run(&self, args: &[&str]) -> Told {
+        let deployment = self.place.path().join("demo/deployment.toml");
+        let mut command = self.place.command(args);
+        command.env("BACKSTAY_DEPLOYMENT", deployment);
+        Told::from(command.output().unwrap())
+    }
+
+    pub fn demo(&self, verb: &str, more: &[&str]) -> Told {
+        let args: Vec<&str> =
+            ["demo", verb].iter().chain(more).chain(&["--dir", "demo"]).copied().collect();
+        self.run(&args)
+    }
+
+    pub fn status(&self) -> Value {
+        self.demo("status", &["--json"]).expect(0).json()
+    }
+
+    pub fn pool(&self) -> Value {
+        self.run(&["pool", "status", "pool01", "--json"]).json()
+    }
+
+    #[track_caller]
+    pub fn wait(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let pool = self.pool();
+            if good(&pool) {
+                return pool;
+            }
+            assert!(Instant::now() < deadline, "{what}: {pool:#}\n{}", self.logs());
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_until_armed(&self) -> Value {
+        self.wait("mirrored and armed", |pool| {
+            pool["state"] == "mirrored" && pool["automatic_failover"]["armed"] == true
+        })
+    }
+
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for name in ["be1", "be2", "wit1"] {
+            let log = self.place.path().join("demo").join(name).join("agent.log");
+            let whole = fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<&str> = whole.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(30)..];
+            text.push_str(&format!("--- {name}\n{}\n", tail.join("\n")));
+        }
+        text
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.place.command(&["demo", "stop", "--dir", "demo"]).output();
+        for pid in processes_of(self.place.path()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+pub fn process<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let all = status["processes"].as_array().unwrap();
+    all.iter().find(|one| one["name"] == name).unwrap()
+}
