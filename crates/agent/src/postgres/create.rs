@@ -205,15 +205,8 @@ fn locale(instance: &Instance) -> String {
 /// Reads the password of Backstay's role; makes one, at random, if there is none yet.
 pub fn secret(instance: &Instance) -> Result<String, Error> {
     let path = &instance.secret_file;
-    if let Ok(text) = fs::read_to_string(path) {
-        return passfile_password(&text, ROLE).filter(|password| !password.is_empty()).ok_or_else(
-            || {
-                Error::refused(
-                    format!("{} does not hold a password", path.display()),
-                    format!("it must be one line: *:*:*:{ROLE}:PASSWORD"),
-                )
-            },
-        );
+    if path.exists() {
+        return known_secret(instance);
     }
     let random = Path::new("/dev/urandom");
     let mut bytes = [0_u8; 24];
@@ -226,6 +219,23 @@ pub fn secret(instance: &Instance) -> Result<String, Error> {
     }
     write_file(instance, path, &format!("*:*:*:{ROLE}:{password}\n"))?;
     Ok(password)
+}
+
+/// The password that both partners share. It is never made up here: another one could not log in.
+pub fn known_secret(instance: &Instance) -> Result<String, Error> {
+    let path = &instance.secret_file;
+    let Ok(text) = fs::read_to_string(path) else {
+        return Err(Error::refused(
+            format!("the pool's password file {} cannot be read", path.display()),
+            "copy it from the other partner, readable by PostgreSQL's user alone",
+        ));
+    };
+    passfile_password(&text, ROLE).filter(|password| !password.is_empty()).ok_or_else(|| {
+        Error::refused(
+            format!("{} does not hold a password", path.display()),
+            format!("it must be one line: *:*:*:{ROLE}:PASSWORD"),
+        )
+    })
 }
 
 /// Writes the pool's name into the data directory.

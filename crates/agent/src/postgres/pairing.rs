@@ -19,7 +19,7 @@ const DOING: &str = "asking the principal's PostgreSQL";
 
 /// A connection to the partner's PostgreSQL, by password.
 pub async fn connect(instance: &Instance, upstream: &Upstream) -> Result<Connection, Error> {
-    let password = create::secret(instance)?;
+    let password = create::known_secret(instance)?;
     let mut config = tokio_postgres::Config::new();
     config
         .host(&upstream.host)
