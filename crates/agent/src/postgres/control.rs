@@ -96,7 +96,8 @@ impl Control {
     }
 }
 
-fn segment_name(timeline: Timeline, segment: u64, control: &Control) -> String {
+/// The file name of a segment of WAL.
+pub fn segment_name(timeline: Timeline, segment: u64, control: &Control) -> String {
     let per_id = 0x1_0000_0000 / control.segment_size;
     format!("{:08X}{:08X}{:08X}", timeline.0, segment / per_id, segment % per_id)
 }

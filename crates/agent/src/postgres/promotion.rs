@@ -13,6 +13,7 @@ use session::{Boundary, Incarnation, Lsn, Position, Promotion, Timeline, Xid};
 use tokio::time::{Instant, sleep};
 
 use super::access::Access;
+use super::control::Control;
 use super::create::{flush_standby_signal, make_standby_signal};
 use super::error::Error;
 use super::instance::{Instance, MIRROR_NAME};
@@ -52,14 +53,8 @@ pub async fn prepare(server: &mut Server) -> Result<Prepared, Error> {
     }
     let isolated = begun.elapsed();
     make_slot(server.sql()?).await?;
-    // A receiver that was just being started when the reload came lives for a moment.
-    loop {
-        server.replayed().await?;
-        if !server.has_receiver().await? {
-            break;
-        }
-        sleep(TICK).await;
-    }
+    settle(server).await?;
+    complete_segment(server).await?;
     let replayed = begun.elapsed();
     let (recovery, ended) = server.state().await?;
     if recovery == InRecovery::Primary {
@@ -70,6 +65,34 @@ pub async fn prepare(server: &mut Server) -> Result<Prepared, Error> {
     let newest = timelines::newest(server.instance(), ended.timeline)?;
     tracing::info!(?isolated, ?replayed, total = ?begun.elapsed(), "prepared a promotion");
     Ok(Prepared { position, boundary, newest })
+}
+
+/// Waits until everything is replayed and no receiver is left.
+async fn settle(server: &Server) -> Result<(), Error> {
+    // A receiver that was just being started when the reload came lives for a moment.
+    loop {
+        server.replayed().await?;
+        if !server.has_receiver().await? {
+            return Ok(());
+        }
+        sleep(TICK).await;
+    }
+}
+
+/// A promotion reads the last record again, from the newest timeline's segment, and panics if the
+/// receiver was ended before it had got there; its reports of what is flushed begin at the replay
+/// position all the same.
+async fn complete_segment(server: &Server) -> Result<(), Error> {
+    let less = server.sql()?.one("SELECT pg_last_wal_receive_lsn() < pg_last_wal_replay_lsn()");
+    let less = less.await.map_err(Error::sql("comparing what was received and replayed"))?;
+    if less.as_deref() != Some("t") {
+        return Ok(());
+    }
+    let instance = Arc::clone(server.instance());
+    let completed = tokio::task::spawn_blocking(move || {
+        timelines::complete_segment(&instance, &Control::read(&instance)?)
+    });
+    completed.await.map_err(|error| Error::unexpected("completing the WAL", error.to_string()))?
 }
 
 /// Steps 1 to 3 where no hot standby opens: the boundary cannot be read.

@@ -130,6 +130,7 @@ impl Server {
         let instance = Arc::clone(&self.instance);
         let control = Control::read(&instance)?;
         timelines::remove_unused_skips(&instance, control.timeline())?;
+        timelines::complete_segment(&instance, &control)?;
         create::prepare_files(&instance, mode.access, mode.upstream.as_ref())?;
         remove_stale_locks(&instance);
         if mode.listen == Listen::Port {

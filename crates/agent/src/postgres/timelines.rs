@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 
 use session::{Lsn, Position, Timeline};
 
+use super::control::{Control, segment_name};
 use super::create::sync_dir;
 use super::error::Error;
 use super::history::History;
@@ -96,6 +98,50 @@ pub fn remove_unused_skips(instance: &Instance, current: Timeline) -> Result<(),
         removed = true;
     }
     if removed { sync_dir(&dir) } else { Ok(()) }
+}
+
+/// Completes the first segment of the newest timeline, as far as it is a copy of the timeline
+/// before. A receiver begins a new timeline at the beginning of a segment, and PostgreSQL reads
+/// the newest timeline's segment only: if the receiver was ended early, this copy would end too
+/// early, or have no checkpoint.
+pub fn complete_segment(instance: &Instance, control: &Control) -> Result<(), Error> {
+    let Some(newest) = newest_real(instance)? else { return Ok(()) };
+    let Ok(fork) = fork_of(instance, newest) else { return Ok(()) };
+    let end = fork.lsn.0;
+    let begin = end.saturating_sub(1) / control.segment_size * control.segment_size;
+    let path = |timeline| {
+        let number = begin / control.segment_size;
+        instance.wal_dir().join(segment_name(timeline, number, control))
+    };
+    let path_after = path(newest);
+    let after = File::options().read(true).write(true).open(&path_after);
+    let (Ok(before), Ok(after)) = (File::open(path(fork.timeline)), after) else { return Ok(()) };
+    let size = usize::try_from(control.page_size).unwrap_or(8192);
+    let (mut old, mut new) = (vec![0; size], vec![0; size]);
+    let mut completed = 0_u64;
+    for page in (begin..end).step_by(size) {
+        if !holds_page(&before, page, begin, &mut old) || holds_page(&after, page, begin, &mut new)
+        {
+            continue;
+        }
+        if let Some(rest) = usize::try_from(end - page).ok().and_then(|used| old.get_mut(used..)) {
+            rest.fill(0);
+        }
+        after.write_all_at(&old, page - begin).map_err(Error::io("complete", &path_after))?;
+        completed += 1;
+    }
+    if completed > 0 {
+        tracing::warn!(segment = %path_after.display(), pages = completed, "WAL is completed");
+        after.sync_all().map_err(Error::io("flush", &path_after))?;
+    }
+    Ok(())
+}
+
+/// Reads the page of WAL at `page` from the file of the segment that begins at `begin`. Whether it
+/// is that page: each one has its own position in its header.
+fn holds_page(segment: &File, page: u64, begin: u64, buffer: &mut [u8]) -> bool {
+    segment.read_exact_at(buffer, page - begin).is_ok()
+        && buffer.get(8..16) == Some(page.to_ne_bytes().as_slice())
 }
 
 /// Where the history file says that `timeline` begins.

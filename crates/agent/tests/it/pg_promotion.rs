@@ -201,3 +201,28 @@ async fn a_standby_that_cannot_open_is_promoted_with_an_unknown_boundary() {
     let sql = rig.sql().await;
     assert_eq!(one(&sql, "SELECT (SELECT count(*) FROM t) + (SELECT i FROM u)").await, "1");
 }
+
+/// The receiver begins a new timeline at the beginning of a segment. Ended there, it leaves less
+/// than the old timeline's segment holds.
+#[tokio::test]
+async fn a_mirror_that_had_just_begun_a_new_timeline_starts_and_is_promoted() {
+    let mut first = Rig::new();
+    let mut second = first.partner();
+    first.drive().await;
+    let fork = first.serve_alone(2).await.promotion.fork;
+    let history = first.instance.wal_dir().join("00000002.history");
+    let wal = second.instance.wal_dir();
+    std::fs::copy(history, wal.join("00000002.history")).unwrap();
+    let mut segment = std::fs::read(wal.join("000000010000000000000001")).unwrap();
+    segment[8192..].fill(0);
+    let begun = wal.join("000000020000000000000001");
+    std::fs::write(&begun, segment).unwrap();
+    for file in ["00000002.history", "000000020000000000000001"] {
+        second.instance.os_user.own(&wal.join(file)).unwrap();
+    }
+    second.drive().await;
+    let (_, position) = second.run_alone(true).await;
+    assert_eq!((position.timeline, position.lsn), (Timeline(2), fork.lsn));
+    let serving = second.promote(3).await;
+    assert_eq!((serving.promotion.fork, serving.promotion.timeline), (position, Timeline(3)));
+}

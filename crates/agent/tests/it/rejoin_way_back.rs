@@ -8,7 +8,7 @@ use session::{Fact, Found, Order, Promotion, Term, Timeline, Touch};
 use tokio::sync::mpsc;
 
 use crate::cluster::pid_of;
-use crate::rig::{Rig, Serving, eventually};
+use crate::rig::{Rig, Serving, eventually, one};
 
 /// A pair after a failover that lost what `first` had acknowledged alone: `second` serves on
 /// timeline 3, and `first` was killed on timeline 2 with a row that `second` never saw.
@@ -30,6 +30,12 @@ async fn diverged() -> Diverged {
     second
         .follow(&Serving { promotion: own, incarnation: incarnation(), newest: own.timeline })
         .await;
+    // A stream that has begun need not have brought everything yet.
+    let mirror = second.sql().await;
+    eventually("the mirror has the table", async || {
+        one(&mirror, "SELECT to_regclass('t') IS NOT NULL").await == "t"
+    })
+    .await;
     let (fork, boundary, _) = second.prepare(3).await;
     first.sql().await.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
     kill_process(pid_of(first.postmaster().unwrap()), Signal::KILL).unwrap();
