@@ -254,7 +254,7 @@ pub fn bin_dir() -> PathBuf {
 }
 
 pub fn instance(dir: &Path, os_user: &OsUser) -> Instance {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     Instance {
         pool: "pool01".to_owned(),
         data_dir: dir.join("data"),
@@ -273,6 +273,22 @@ pub fn instance(dir: &Path, os_user: &OsUser) -> Instance {
         probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
         probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,
         start_timeout: PATIENCE,
+    }
+}
+
+/// Below the ports that the kernel gives to outgoing connections: nobody else takes it while its
+/// server is stopped.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    loop {
+        // Runs beside each other begin at different places.
+        let number = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + number % COUNT).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
