@@ -41,12 +41,16 @@ fn pid(demo: &Demo, name: &str, what: &str) -> Pid {
     Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
 }
 
-/// The agent of be2 by hand, in front of its program `before`, with `change` made to its
-/// configuration.
+/// The agent of be2 by hand.
 fn agent(demo: &Demo, before: &[&str], change: impl Fn(String) -> String) -> Held {
-    let config = fs::read_to_string(member_dir(demo, "be2").join("config.toml")).unwrap();
+    agent_of(demo, "be2", before, change)
+}
+
+/// An agent by hand, in front of its program `before`, with `change` made to its configuration.
+fn agent_of(demo: &Demo, name: &str, before: &[&str], change: impl Fn(String) -> String) -> Held {
+    let config = fs::read_to_string(member_dir(demo, name).join("config.toml")).unwrap();
     let config = demo.place.write("by-hand.toml", &change(config));
-    let log = member_dir(demo, "be2").join("agent.log");
+    let log = member_dir(demo, name).join("agent.log");
     let log = fs::File::options().append(true).open(log).unwrap();
     let mut words: Vec<&str> = before.to_vec();
     words.extend([env!("CARGO_BIN_EXE_backstay"), "server", "--config"]);
@@ -218,6 +222,10 @@ fn what_was_acknowledged_outlives_kill_9_of_every_process_alone_and_together() {
         demo.wait_until_armed();
         writer.goes_on();
     }
+    for name in ["be1", "be2"] {
+        adopt_what_a_killed_agent_left(&demo, name);
+        writer.goes_on();
+    }
     for pid in processes_of(demo.place.path()) {
         let _ = kill_process(pid, Signal::KILL);
     }
@@ -234,6 +242,23 @@ fn what_was_acknowledged_outlives_kill_9_of_every_process_alone_and_together() {
     end_a_demo_in_the_foreground(&demo);
     demo.start_again(&[]);
     writer::all_there(&uri, &acknowledged);
+}
+
+/// The agent alone is killed and started again, as a service manager would do it.
+fn adopt_what_a_killed_agent_left(demo: &Demo, name: &str) {
+    let postmaster = pid(demo, name, "postmaster_pid");
+    kill_process(pid(demo, name, "pid"), Signal::KILL).unwrap();
+    {
+        let _by_hand = agent_of(demo, name, &[], |config| config);
+        demo.wait("it answers", |pool| {
+            let members = pool["members"].as_array().unwrap();
+            members.iter().any(|one| one["name"] == name && one["answered"] == true)
+        });
+        demo.wait_until_armed();
+        assert_eq!(pid(demo, name, "postmaster_pid"), postmaster, "{name} was not adopted");
+    }
+    demo.demo("restart", &[name]).expect(0);
+    demo.wait_until_armed();
 }
 
 /// Ctrl-C.
