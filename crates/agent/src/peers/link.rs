@@ -39,6 +39,10 @@ pub(super) struct Link {
     pub outbox: Outbox,
 }
 
+/// Links that last no longer than this, so many of them in a row, have a reason that stays.
+const BRIEF: Duration = Duration::from_secs(1);
+const MANY: u32 = 10;
+
 /// Why the link's task goes on, or does not.
 enum Turn {
     Connected(Channel),
@@ -51,6 +55,7 @@ impl Link {
         let dials = self.me.host < self.peer.name;
         let mut next_dial = Instant::now();
         let mut complained = false;
+        let mut brief = 0_u32;
         let mut channel = None;
         loop {
             let connected = match channel.take() {
@@ -60,16 +65,28 @@ impl Link {
                     Turn::Over => return,
                 },
             };
-            tracing::info!(peer = self.peer.name, "link is up");
+            if brief < MANY {
+                tracing::info!(peer = self.peer.name, "link is up");
+            }
             complained = false;
             let since = Instant::now();
             match self.serve(connected).await {
                 Ok(Some(newer)) => channel = Some(newer),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::info!(peer = self.peer.name, %error, "link is down");
+                    if brief < MANY {
+                        tracing::info!(peer = self.peer.name, %error, "link is down");
+                    }
                     self.outbox.disconnected();
                 }
+            }
+            brief = if since.elapsed() < BRIEF { brief.saturating_add(1) } else { 0 };
+            if brief == MANY {
+                tracing::error!(
+                    peer = self.peer.name,
+                    "links end as soon as they are made: does a second process run under this \
+                     name or the peer's, such as a copy of a machine? stop it"
+                );
             }
             // At once after a loss, but a peer that keeps ending connections is not besieged.
             next_dial = (since + RETRY).max(Instant::now());

@@ -56,10 +56,7 @@ impl Error {
             Error::Refused { hint, .. } => Some(hint),
             Error::Io { source, .. } => about_files(source),
             Error::Program { text, .. } | Error::Exited { log: text, .. } => about_words(text),
-            Error::Sql { source, .. } => source
-                .as_db_error()
-                .filter(|server| *server.code() == SqlState::DISK_FULL)
-                .map(|_| MAKE_ROOM),
+            Error::Sql { source, .. } => about_answers(source.code()?),
             Error::Late { .. } | Error::Unexpected { .. } => None,
         }
     }
@@ -78,6 +75,18 @@ fn about_files(error: &io::Error) -> Option<&'static str> {
     }
 }
 
+fn about_answers(code: &SqlState) -> Option<&'static str> {
+    if *code == SqlState::DISK_FULL {
+        Some(MAKE_ROOM)
+    } else if *code == SqlState::INVALID_PASSWORD {
+        Some("the file that secret_file names must be the same on both partners: copy it")
+    } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
+        Some("the partner lets in the hosts of its own configuration: name this one there")
+    } else {
+        None
+    }
+}
+
 /// What PostgreSQL and its programs say of a full volume, in English, as Backstay runs them.
 fn about_words(text: &str) -> Option<&'static str> {
     text.contains("No space left on device").then_some(MAKE_ROOM)
@@ -87,6 +96,9 @@ fn about_words(text: &str) -> Option<&'static str> {
 fn told(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(server) => format!("{} ({})", server.message(), server.code().code()),
-        None => error.to_string(),
+        None => {
+            let source = std::error::Error::source(error);
+            source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+        }
     }
 }
