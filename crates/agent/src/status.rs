@@ -119,6 +119,24 @@ fn problem(condition: &Condition) -> Option<&Problem> {
     condition.problem.as_ref().or(failing.map(|storage| &storage.problem))
 }
 
+/// A principal whose data are gone does not follow anybody: they may come back.
+fn missing_data(part: &Part, view: &View, condition: &Condition) -> Option<Problem> {
+    let is_principal =
+        view.record.is_some_and(|record| Member::Partner(record.principal) == part.me);
+    let data_dir = &part.postgres.as_ref()?.data_dir;
+    (condition.state == State::Absent && is_principal).then(|| Problem {
+        text: format!(
+            "there is no data in {}, though this server was the pool's principal",
+            data_dir.display()
+        ),
+        hint: Some(
+            "mount its volume, or put the data back, and start this agent again; if they are lost \
+             for good, force service on the other server"
+                .to_owned(),
+        ),
+    })
+}
+
 fn record_shown(part: &Part, record: &Record) -> RecordShown {
     let witness = |id: Option<WitnessId>| id.map(|id| part.name_of(Member::Witness(id)));
     let (now, next, changing) = match record.members {
@@ -171,13 +189,15 @@ fn postgres_status(part: &Part, view: &View, condition: Condition) -> PostgresSt
     };
     let state = match condition.state {
         State::Stopped => "stopped",
+        State::Absent => "absent",
         State::Starting => "starting",
         State::Standby => "standby",
         State::Primary => "primary",
         State::Unresponsive => "unresponsive",
     };
     let configured = part.postgres.as_ref();
-    let problem = problem(&condition).cloned();
+    let absent = missing_data(part, view, &condition);
+    let problem = problem(&condition).cloned().or(absent);
     let text = |path: Option<&std::path::PathBuf>| {
         path.map(|path| path.display().to_string()).unwrap_or_default()
     };

@@ -251,6 +251,10 @@ fn what_is_missing(session: &SessionStatus, members: &[MemberPicture]) -> String
         let alarms = session.and_then(|member| member.session.as_ref()).map(|one| &one.alarms);
         alarms.is_some_and(|alarms| alarms.iter().any(|alarm| alarm.code == "data_behind"))
     };
+    let problem = |name: &str| {
+        let found = members.iter().find(|member| member.name == name);
+        found?.session.as_ref()?.postgres.as_ref()?.problem.clone()
+    };
     match &session.record {
         None => "nobody serves: the session is not set up on this member, or its state is lost"
             .to_owned(),
@@ -267,6 +271,16 @@ fn what_is_missing(session: &SessionStatus, members: &[MemberPicture]) -> String
                  than they were; put its newest data back if there are any, then force service \
                  on {0}",
                 record.principal
+            )
+        }
+        Some(record)
+            if record.protection == Protection::Exposed && problem(&record.principal).is_some() =>
+        {
+            format!(
+                "nobody serves: {} alone is sure to hold every acknowledged commit, and its \
+                 PostgreSQL is kept from running: {}",
+                record.principal,
+                problem(&record.principal).unwrap_or_default()
             )
         }
         Some(record) if record.members.witness.is_none() && there(&record.principal) => format!(

@@ -9,6 +9,8 @@ use super::version::Version;
 pub enum State {
     #[default]
     Stopped,
+    /// There was no data when the agent started.
+    Absent,
     Starting,
     Standby,
     Primary,

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::canary;
 use super::clone::{self, Unfinished};
-use super::condition::Condition;
+use super::condition::{Condition, State};
 use super::create::{self, DataDir, Lock};
 use super::ears::{Ears, Heard};
 use super::error::Error;
@@ -79,7 +79,12 @@ async fn run(
     let (exits, exited) = mpsc::channel(QUEUE);
     let (lock, mut server) = own(&instance, lock, &teller, &exits).await;
     let found = find(&mut server, &teller).await;
-    teller.change(|condition| condition.version = Some(server.version()));
+    teller.change(|condition| {
+        condition.version = Some(server.version());
+        if found == Found::Nothing {
+            condition.state = State::Absent;
+        }
+    });
     let (seen, probed) = mpsc::channel(QUEUE);
     let mut probes = JoinSet::new();
     probes.spawn(probe::run(Arc::clone(&instance), server.life(), seen));

@@ -148,23 +148,98 @@ pub fn check_port(instance: &Instance) -> Result<(), Error> {
     Ok(())
 }
 
-/// The last telling lines that PostgreSQL wrote since `begin`.
+/// Where the lines of a server that is about to run, or of an adopted one from now on, begin.
+pub fn log_length(instance: &Instance) -> u64 {
+    fs::metadata(instance.log_file()).map_or(0, |meta| meta.len())
+}
+
+/// The last telling lines that PostgreSQL wrote since `begin`; all, if the log was emptied since.
 pub fn log_since(instance: &Instance, begin: u64) -> String {
     const LINES: usize = 4;
     let text = fs::read(instance.log_file()).unwrap_or_default();
-    let new = text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default();
+    let new = text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or(&text);
     let new = String::from_utf8_lossy(new);
-    let lines: Vec<&str> = new.lines().filter(|line| telling(line)).collect();
+    let lines: Vec<&str> = new.lines().filter_map(telling).collect();
     lines[lines.len().saturating_sub(LINES)..].join("; ")
 }
 
-fn telling(line: &str) -> bool {
-    ["FATAL:", "PANIC:", "ERROR:", "HINT:", "DETAIL:"].iter().any(|level| line.contains(level))
+/// Whether these lines say that the data themselves are broken, so that only a fresh copy helps. A
+/// start fails for many other reasons (a setting, a module, room, rights): the data are good then.
+pub fn shows_damage(log: &str) -> bool {
+    const SURROUNDINGS: [&str; 6] = [
+        "No space left on device",
+        "Disk quota exceeded",
+        "Permission denied",
+        "Read-only file system",
+        "Too many open files",
+        "Cannot allocate memory",
+    ];
+    const DAMAGE: [&str; 13] = [
+        "PANIC:",
+        "could not locate a valid checkpoint record",
+        "could not locate required checkpoint record",
+        "could not find redo location",
+        "invalid checkpoint record",
+        "is not a child of this server's history",
+        "does not contain minimum recovery point",
+        "WAL ends before",
+        "contains incorrect checksum",
+        "contains invalid data",
+        "invalid page in block",
+        "could not access status of transaction",
+        "is not a valid data directory",
+    ];
+    // Files of the data are named from the data directory on; a module or a certificate is not.
+    let missing = ["base/", "global/", "pg_xact/", "pg_multixact/"]
+        .iter()
+        .any(|dir| log.contains(&format!("could not open file \"{dir}")))
+        && log.contains("No such file or directory");
+    !SURROUNDINGS.iter().any(|reason| log.contains(reason))
+        && (missing || DAMAGE.iter().any(|words| log.contains(words)))
+}
+
+/// What a line says, without time and process, so that the same reason reads the same each time.
+fn telling(line: &str) -> Option<&str> {
+    let levels = ["FATAL:", "PANIC:", "ERROR:", "HINT:", "DETAIL:"];
+    // Only tells somebody else that it starts or stops.
+    if line.contains("the database system is ") {
+        return None;
+    }
+    let begin = levels.iter().filter_map(|level| line.find(level)).min()?;
+    line.get(begin..)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_broken_data_are_damage() {
+        for damage in [
+            "PANIC:  could not locate a valid checkpoint record",
+            "FATAL:  requested timeline 3 is not a child of this server's history",
+            "FATAL:  could not open file \"global/pg_filenode.map\": No such file or directory",
+        ] {
+            assert!(shows_damage(damage), "{damage}");
+        }
+        for other in [
+            "",
+            "FATAL:  could not access file \"no_module\": No such file or directory",
+            "FATAL:  could not load server certificate file \"a.crt\": No such file or directory",
+            "PANIC:  could not write to file \"pg_wal/xlogtemp.9\": No space left on device",
+            "FATAL:  configuration file \"/files/postgresql.conf\" contains errors",
+            "FATAL:  recovery aborted because of insufficient parameter settings",
+        ] {
+            assert!(!shows_damage(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_same_reason_reads_the_same_each_time() {
+        let line = "2026-11-22 23:43:40.822 UTC [27096] FATAL:  could not write lock file";
+        assert_eq!(telling(line), Some("FATAL:  could not write lock file"));
+        assert_eq!(telling("2026-11-22 23:43:40.822 UTC [27096] LOG:  starting"), None);
+    }
 
     #[test]
     fn the_end_of_wal_is_found_in_the_complaint() {
