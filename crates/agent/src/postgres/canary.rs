@@ -208,7 +208,7 @@ fn nearly_full(dir: &Path) -> Option<String> {
     } else if free < least {
         let least = least >> 20;
         Some(format!(
-            "the volume of {volume} is nearly full: of {total} MB less than {least} are free"
+            "the volume of {volume} is nearly full: less than {least} of {total} MB are free"
         ))
     } else {
         None

@@ -63,12 +63,9 @@ async fn write(uri: &str, from: i64, end: &AtomicBool, count: &AtomicUsize) -> V
         }
         let open = match client.take() {
             Some(open) => open,
-            None => match log_in(uri).await {
+            None => match wait_for_log_in(uri, end).await {
                 Some(open) => open,
-                None => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
+                None => break,
             },
         };
         let statement = format!("INSERT INTO edges VALUES ({number})");
@@ -79,6 +76,18 @@ async fn write(uri: &str, from: i64, end: &AtomicBool, count: &AtomicUsize) -> V
         }
     }
     acknowledged
+}
+
+/// `None`: nobody wants more rows, or nobody takes any.
+async fn wait_for_log_in(uri: &str, end: &AtomicBool) -> Option<Client> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline && !end.load(Ordering::SeqCst) {
+        if let Some(client) = log_in(uri).await {
+            return Some(client);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    None
 }
 
 async fn log_in(uri: &str) -> Option<Client> {
