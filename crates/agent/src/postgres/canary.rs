@@ -244,7 +244,8 @@ async fn watch(
     }
 }
 
-/// Tells the change from good to bad, to something else that is bad, and back. A queue that nobody reads is retried next time.
+/// Tells the change from good to bad, to something else that is bad, and back. A queue that nobody
+/// reads is retried next time.
 fn tell(
     teller: &mpsc::Sender<CanaryEvent>,
     before: &mut Option<String>,
