@@ -26,7 +26,7 @@ impl Session {
                 return Answer::Refused(Why::Busy);
             }
             Server::Absent => return Answer::Refused(Why::NoData),
-            Server::Off | Server::Alone | Server::Following { .. } => {}
+            Server::Off | Server::Alone | Server::Following(_) => {}
         }
         if !usable {
             return Answer::Refused(Why::NoData);

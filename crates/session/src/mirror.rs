@@ -8,7 +8,7 @@ use crate::input::Touch;
 use crate::message::{Body, Level};
 use crate::mutant::Mutant;
 use crate::output::{Cause, Order};
-use crate::partner::{Server, Stream};
+use crate::partner::{Following, Server, Stream};
 use crate::record::{Mirroring, Record, RecordId};
 use crate::session::{Session, Turn};
 use crate::term::{Member, Partner, Position, Term, Timeline};
@@ -48,7 +48,8 @@ impl Session {
         wanted: Position,
     ) {
         let side = self.side_mut();
-        let live = matches!(side.server, Server::Following { stream: Stream::Live, .. });
+        let follows = side.server.following();
+        let live = follows.is_some_and(|following| following.stream == Stream::Live);
         let reached = side.position.is_some_and(|position| {
             position.timeline == wanted.timeline && position.lsn >= wanted.lsn
         });
@@ -117,7 +118,7 @@ impl Session {
 
     fn follow(&mut self, turn: &mut Turn, term: Term, upstream: Partner, timeline: Timeline) {
         let stream = Stream::NotYet;
-        self.side_mut().server = Server::Following { term, stream, touch: None };
+        self.side_mut().server = Server::Following(Following { term, stream, touch: None });
         let own = self.newest_own_promotion();
         self.order(turn, Order::Follow { term, upstream, timeline, own });
     }
@@ -130,18 +131,9 @@ impl Session {
             }
             Server::Absent | Server::Alone => (false, None),
             Server::Off => (true, None),
-            Server::Following { term, .. } => (false, Some(term)),
+            Server::Following(following) => (false, Some(following.term)),
         };
-        let waits = match side.server {
-            Server::Following { stream, touch, .. } => stream == Stream::NotYet || touch.is_some(),
-            Server::Unknown
-            | Server::Absent
-            | Server::Off
-            | Server::Starting
-            | Server::Alone
-            | Server::Primary
-            | Server::Stopping => false,
-        };
+        let waits = side.server.following().is_some_and(Following::waits);
         let detached = |reachable| match off || following.is_some() {
             true => Want::Alone { reachable },
             false => Want::AsItIs,
@@ -181,9 +173,9 @@ impl Session {
     /// Lets this copy be rewound or replaced, once the principal's checkpoint is complete. Now,
     /// and not before, it stops counting as valid (3.5).
     fn permit_touch(&mut self, turn: &mut Turn) {
-        let Server::Following { term, stream, touch: Some(touch) } = self.side_mut().server else {
-            return;
-        };
+        let Some(following) = self.side_mut().server.following().copied() else { return };
+        let Some(touch) = following.touch else { return };
+        let term = following.term;
         let Some(record) = self.durable.record else { return };
         let Some(upstream) = self.live.get(&Self::principal_of(&record)) else { return };
         let lately = |at: Instant| turn.now.since(at) < self.config.timing.partner_timeout;
@@ -198,7 +190,7 @@ impl Session {
         if !(serves && ready && wanted) {
             return;
         }
-        self.side_mut().server = Server::Following { term, stream, touch: None };
+        self.side_mut().server = Server::Following(Following { touch: None, ..following });
         if !self.breaks(Mutant::RewindCountsAsValid) {
             self.keep_data(|data| {
                 data.valid = false;

@@ -59,13 +59,55 @@ pub(crate) enum Server {
     Starting,
     /// A hot standby that answers, with or without an upstream left over from before.
     Alone,
-    Following {
-        term: Term,
-        stream: Stream,
-        touch: Option<Touch>,
-    },
+    Following(Following),
     Primary,
     Stopping,
+}
+
+/// The way to the principal of `term`, or the stream from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Following {
+    pub term: Term,
+    pub stream: Stream,
+    /// What the data need before they can follow, and what has not been permitted yet.
+    pub touch: Option<Touch>,
+}
+
+impl Following {
+    /// Not yet where it could be promoted from.
+    pub fn waits(&self) -> bool {
+        self.stream == Stream::NotYet || self.touch.is_some()
+    }
+}
+
+impl Server {
+    pub fn following(&self) -> Option<&Following> {
+        match self {
+            Server::Following(following) => Some(following),
+            Server::Unknown
+            | Server::Absent
+            | Server::Off
+            | Server::Starting
+            | Server::Alone
+            | Server::Primary
+            | Server::Stopping => None,
+        }
+    }
+
+    /// The follower of `term`, if this is one.
+    fn follower_of(&mut self, term: Term) -> Option<&mut Following> {
+        match self {
+            Server::Following(following) if following.term == term => Some(following),
+            Server::Following(_)
+            | Server::Unknown
+            | Server::Absent
+            | Server::Off
+            | Server::Starting
+            | Server::Alone
+            | Server::Primary
+            | Server::Stopping => None,
+        }
+    }
 }
 
 /// How far a follower has come.
@@ -133,16 +175,8 @@ impl Side {
 
     /// PostgreSQL runs as a standby that could be promoted now.
     pub fn can_be_promoted(&self) -> bool {
-        match self.server {
-            Server::Alone => true,
-            Server::Following { stream, touch, .. } => stream != Stream::NotYet && touch.is_none(),
-            Server::Unknown
-            | Server::Absent
-            | Server::Off
-            | Server::Starting
-            | Server::Primary
-            | Server::Stopping => false,
-        }
+        let follows = self.server.following();
+        self.server == Server::Alone || follows.is_some_and(|following| !following.waits())
     }
 }
 
@@ -312,27 +346,18 @@ impl Session {
     }
 
     fn touch_needed(&mut self, turn: &mut Turn, asked: Term, needed: Touch) {
-        match &mut self.side_mut().server {
-            Server::Following { term, touch, .. } if *term == asked => *touch = Some(needed),
-            Server::Following { .. }
-            | Server::Unknown
-            | Server::Absent
-            | Server::Off
-            | Server::Starting
-            | Server::Alone
-            | Server::Primary
-            | Server::Stopping => self.reject(turn, Rejection::Stale),
+        match self.side_mut().server.follower_of(asked) {
+            Some(following) => following.touch = Some(needed),
+            None => self.reject(turn, Rejection::Stale),
         }
     }
 
     fn streaming(&mut self, turn: &mut Turn, of: Term, position: Position) {
-        let following = matches!(self.side_mut().server,
-            Server::Following { term, .. } if term == of);
-        if !following {
+        let Some(following) = self.side_mut().server.follower_of(of) else {
             return self.reject(turn, Rejection::Stale);
-        }
+        };
+        *following = Following { term: of, stream: Stream::Live, touch: None };
         let side = self.side_mut();
-        side.server = Server::Following { term: of, stream: Stream::Live, touch: None };
         side.position = Some(position);
         side.handed_over = None;
         if !self.data().valid || self.data().touched {
@@ -345,20 +370,12 @@ impl Session {
     }
 
     fn stream_lost(&mut self, turn: &mut Turn, of: Term) {
-        match &mut self.side_mut().server {
-            Server::Following { term, stream, .. } if *term == of => {
-                if *stream == Stream::Live {
-                    *stream = Stream::Broken;
-                }
+        match self.side_mut().server.follower_of(of) {
+            Some(following) if following.stream == Stream::Live => {
+                following.stream = Stream::Broken;
             }
-            Server::Following { .. }
-            | Server::Unknown
-            | Server::Absent
-            | Server::Off
-            | Server::Starting
-            | Server::Alone
-            | Server::Primary
-            | Server::Stopping => self.reject(turn, Rejection::Stale),
+            Some(_) => {}
+            None => self.reject(turn, Rejection::Stale),
         }
     }
 

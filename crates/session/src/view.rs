@@ -90,16 +90,9 @@ impl Session {
                 Role::Suspended
             }
 
-            Stance::Idle | Stance::PreVoting(_) => match side.server {
-                Server::Following { stream: Stream::Live | Stream::Broken, .. } => Role::Mirror,
-                Server::Following { stream: Stream::NotYet, .. }
-                | Server::Unknown
-                | Server::Absent
-                | Server::Off
-                | Server::Starting
-                | Server::Alone
-                | Server::Primary
-                | Server::Stopping => Role::Waiting,
+            Stance::Idle | Stance::PreVoting(_) => match side.server.following() {
+                Some(following) if following.stream != Stream::NotYet => Role::Mirror,
+                Some(_) | None => Role::Waiting,
             },
         }
     }
@@ -148,7 +141,7 @@ impl Session {
         }
         let streams = match (self.reign(), self.side.as_ref().map(|side| side.server)) {
             (Some(reign), _) => reign.mirror != MirrorSeen::Away,
-            (None, Some(Server::Following { .. })) => true,
+            (None, Some(Server::Following(_))) => true,
             (None, Some(_) | None) => false,
         };
         match (streams, self.reign()) {
