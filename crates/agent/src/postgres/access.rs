@@ -19,10 +19,18 @@ pub enum Access {
     Open,
 }
 
+const REFUSE_CLIENTS: &str = "local all all reject\nhost all all all reject\n";
+
 /// Writes both access files; in force after a reload or at the next start.
 pub fn write(instance: &Instance, access: Access) -> Result<(), Error> {
     write_file(instance, &instance.ident_file(), &ident(instance))?;
     write_file(instance, &instance.hba_file(), &rules(instance, access))
+}
+
+/// What the rules that were written last are, whatever the clients' own lines were then.
+pub fn read(instance: &Instance) -> Access {
+    let text = std::fs::read_to_string(instance.hba_file()).unwrap_or_default();
+    if text.is_empty() || text.ends_with(REFUSE_CLIENTS) { Access::Closed } else { Access::Open }
 }
 
 fn ident(instance: &Instance) -> String {
@@ -53,7 +61,7 @@ fn rules(instance: &Instance, access: Access) -> String {
          host  replication all all reject\n"
     );
     match access {
-        Access::Closed => text.push_str("local all all reject\nhost all all all reject\n"),
+        Access::Closed => text.push_str(REFUSE_CLIENTS),
         Access::Open if instance.client_access.is_empty() => {
             let _ = writeln!(text, "local all {} peer", instance.os_user.name);
             text.push_str("local all all scram-sha-256\nhost all all all scram-sha-256\n");

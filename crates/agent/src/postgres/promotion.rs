@@ -52,7 +52,7 @@ pub async fn prepare(server: &mut Server) -> Result<Prepared, Error> {
         return prepare_mute(server).await;
     }
     let isolated = begun.elapsed();
-    make_slot(server.sql()?).await?;
+    try_make_slot(server.sql()?).await;
     settle(server).await?;
     complete_segment(server).await?;
     let replayed = begun.elapsed();
@@ -116,6 +116,13 @@ async fn boundary(sql: &Connection) -> Result<(Lsn, Boundary), Error> {
     Ok((lsn, xid.map_or(Boundary::Unknown, |xid| Boundary::Known(Xid(xid)))))
 }
 
+/// A promotion does not depend on the slot: the probe makes it as soon as that can be.
+async fn try_make_slot(sql: &Connection) {
+    if let Err(error) = make_slot(sql).await {
+        tracing::warn!(%error, "the mirror's slot is made later");
+    }
+}
+
 /// A fresh slot for the mirror-to-be. It keeps the WAL since the last restart point, which is
 /// what the returning partner needs to be rewound.
 async fn make_slot(sql: &Connection) -> Result<(), Error> {
@@ -152,7 +159,7 @@ pub async fn promote(
     let signalled = begun.elapsed();
     if server.is_mute() {
         server.unmute().await?;
-        make_slot(server.sql()?).await?;
+        try_make_slot(server.sql()?).await;
     }
     loop {
         let standby = server.sql()?.one("SELECT pg_is_in_recovery()").await;
@@ -232,9 +239,12 @@ pub async fn commit_barrier(
     }
 }
 
-/// Lets clients in, having ended those that had slipped in before.
+/// Lets clients in, having ended those that had slipped in before. Those of an adopted server were
+/// let in by the former agent and stay.
 pub async fn admit_clients(server: &mut Server) -> Result<(), Error> {
-    server.end_clients().await?;
+    if server.mode().is_none_or(|mode| mode.access == Access::Closed) {
+        server.end_clients().await?;
+    }
     server.set_access(Access::Open)
 }
 

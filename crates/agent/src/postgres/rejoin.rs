@@ -24,6 +24,7 @@ use super::replication::{Connection, Endpoint, Login, ReplicationError};
 use super::rewind::{self, Discarded};
 use super::server::{InRecovery, Mode, Server};
 use super::settings::{Listen, Upstream};
+use super::startup;
 use super::teller::Teller;
 use super::timelines;
 
@@ -90,11 +91,10 @@ pub async fn decide(server: &mut Server, follow: &Follow, teller: &Teller) -> Re
     }
     let position = match position(server, &control).await {
         Ok(position) => position,
-        Err(Error::Exited { log, .. }) => {
-            return Ok(Plan::Copy {
-                why: format!("PostgreSQL does not start on this copy: {log}"),
-            });
+        Err(Error::Exited { log, .. }) if startup::shows_damage(&log) => {
+            return Ok(Plan::Copy { why: format!("the data here are damaged: {log}") });
         }
+        // Whatever else keeps it from starting leaves the data good.
         Err(error) => return Err(error),
     };
     let certain = timelines::newest_real(server.instance())?.is_none_or(|newest| {
@@ -223,8 +223,9 @@ async fn rewind_or_copy(
     }
 }
 
-/// Replays to the end and stops it cleanly, as `pg_rewind` demands. `None`: it cannot be.
+/// Replays to the end and stops it cleanly, as `pg_rewind` demands. `None`: the data are damaged.
 async fn settle(server: &mut Server) -> Result<Option<(Control, Position)>, Error> {
+    const STOPPING: &str = "stopping the standby cleanly before the rewind";
     let control = Control::read(server.instance())?;
     if server.pid().is_none() && control.is_shut_down() {
         let end = control.checkpoint_end(server.instance())?;
@@ -235,12 +236,16 @@ async fn settle(server: &mut Server) -> Result<Option<(Control, Position)>, Erro
     }
     match replay_alone(server).await {
         Ok(()) => {}
-        Err(Error::Exited { .. }) => return Ok(None),
+        Err(Error::Exited { log, .. }) if startup::shows_damage(&log) => return Ok(None),
         Err(error) => return Err(error),
     }
     let replayed = server.state().await?.1.lsn;
+    if let Ok(sql) = server.sql() {
+        // However slow the disk is: the shutdown itself has little to write then.
+        sql.run("CHECKPOINT").await.map_err(Error::sql(STOPPING))?;
+    }
     let Some(control) = server.shut_down(SHUTDOWN_PATIENCE).await? else {
-        return Ok(None);
+        return Err(Error::Late { doing: STOPPING });
     };
     let lsn = replayed.max(control.min_recovery.lsn);
     let timeline = control.timeline();

@@ -31,6 +31,8 @@ use super::version::Version;
 pub const TICK: Duration = Duration::from_millis(2);
 /// How long an adopted server has to let us in.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A commit that waits can hold a lock that stops every log-in.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the receiver may take to end: its own network timeout at most.
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients that were told to go are waited for.
@@ -136,7 +138,7 @@ impl Server {
         if mode.listen == Listen::Port {
             startup::check_port(&instance)?;
         }
-        let log_begin = std::fs::metadata(instance.log_file()).map_or(0, |meta| meta.len());
+        let log_begin = startup::log_length(&instance);
         let given = settings::command_line(&instance, mode.listen);
         let postmaster = Postmaster::spawn(&instance, &given)?;
         let expected = Arc::new(AtomicBool::new(true));
@@ -168,12 +170,19 @@ impl Server {
         let lines = std::fs::read_to_string(instance.data_dir.join("postmaster.pid"));
         let listens = lines.unwrap_or_default().lines().nth(5).is_some_and(|line| !line.is_empty());
         let listen = if listens { Listen::Port } else { Listen::SocketOnly };
-        let mode = Mode { listen, access: Access::Closed, upstream: None };
+        let upstream = settings::read_upstream(&instance);
+        let mode = Mode { listen, access: access::read(&instance), upstream };
+        let log_begin = startup::log_length(&instance);
         let expected = Arc::new(AtomicBool::new(true));
-        self.running = Some(Running { postmaster, log_begin: 0, mode, expected, lines: None });
+        self.running = Some(Running { postmaster, log_begin, mode, expected, lines: None });
         match self.connect(ADOPT_TIMEOUT, "taking it over").await {
             Ok(()) => {
-                self.open_spares().await?;
+                // The former agent may have died between a file and its reload.
+                self.signal(Signal::HUP);
+                if let Err(error) = self.open_spares().await {
+                    // Whoever needs one opens it then.
+                    tracing::warn!(%error, "a spare connection is missing");
+                }
                 self.watch();
                 Ok(true)
             }
@@ -257,16 +266,18 @@ impl Server {
     pub async fn open_spares(&mut self) -> Result<(), Error> {
         const DOING: &str = "opening a spare connection";
         let instance = Arc::clone(&self.instance);
+        let open = async |commits| {
+            let opened = timeout(SPARE_TIMEOUT, Connection::open(&instance, commits)).await;
+            opened.map_err(|_| Error::Late { doing: DOING })?.map(Some).map_err(Error::sql(DOING))
+        };
         let Some(lines) = self.running.as_mut().and_then(|running| running.lines.as_mut()) else {
             return Ok(());
         };
         if lines.barrier.as_ref().is_none_or(Connection::is_closed) {
-            let opened = Connection::open(&instance, Commits::Wait).await;
-            lines.barrier = Some(opened.map_err(Error::sql(DOING))?);
+            lines.barrier = open(Commits::Wait).await?;
         }
         if lines.spare.as_ref().is_none_or(Connection::is_closed) {
-            let opened = Connection::open(&instance, Commits::Local).await;
-            lines.spare = Some(opened.map_err(Error::sql(DOING))?);
+            lines.spare = open(Commits::Local).await?;
         }
         Ok(())
     }
@@ -494,18 +505,28 @@ impl Server {
     }
 
     /// Waits until the standby has replayed all WAL that it has. Positions would be no test: the
-    /// received one may lie inside a record.
+    /// received one may lie inside a record. One that goes on streaming never comes to an end,
+    /// which is an error.
     pub async fn replayed(&self) -> Result<(), Error> {
         const DOING: &str = "waiting for the replay";
         if self.is_mute() {
             return Ok(());
         }
         let sql = self.sql()?;
+        let mut moved = Instant::now();
         loop {
             let row = sql.row(REPLAY).await.map_err(Error::sql(DOING))?;
             let column = |i: usize| row.get(i).and_then(Option::as_deref);
             if column(0) == Some("RecoveryRetrieveRetryInterval") {
                 return Ok(());
+            }
+            if column(1).is_none() {
+                return Err(Error::unexpected(DOING, "it is no standby any more"));
+            }
+            if column(0) != Some("RecoveryWalStream") {
+                moved = Instant::now();
+            } else if moved.elapsed() > RECEIVER_TIMEOUT {
+                return Err(Error::unexpected(DOING, "it goes on streaming"));
             }
             if column(1) == Some("t") {
                 tracing::warn!("the replay was paused and is resumed");

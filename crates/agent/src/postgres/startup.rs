@@ -174,7 +174,7 @@ pub fn shows_damage(log: &str) -> bool {
         "Too many open files",
         "Cannot allocate memory",
     ];
-    const DAMAGE: [&str; 13] = [
+    const DAMAGE: [&str; 14] = [
         "PANIC:",
         "could not locate a valid checkpoint record",
         "could not locate required checkpoint record",
@@ -185,6 +185,7 @@ pub fn shows_damage(log: &str) -> bool {
         "WAL ends before",
         "contains incorrect checksum",
         "contains invalid data",
+        "invalid data in file",
         "invalid page in block",
         "could not access status of transaction",
         "is not a valid data directory",
