@@ -5,10 +5,11 @@
 //! stream, so that a barrier can be committed before the first client.
 
 use std::fmt::Write as _;
+use std::fs::{File, Permissions};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::instance::{Instance, ROLE};
@@ -23,8 +24,8 @@ const REFUSE_CLIENTS: &str = "local all all reject\nhost all all all reject\n";
 
 /// Writes both access files; in force after a reload or at the next start.
 pub fn write(instance: &Instance, access: Access) -> Result<(), Error> {
-    write_file(instance, &instance.ident_file(), &ident(instance))?;
-    write_file(instance, &instance.hba_file(), &rules(instance, access))
+    write_fleeting(instance, &instance.ident_file(), &ident(instance))?;
+    write_fleeting(instance, &instance.hba_file(), &rules(instance, access))
 }
 
 /// What the rules that were written last are, whatever the clients' own lines were then.
@@ -75,8 +76,21 @@ fn rules(instance: &Instance, access: Access) -> String {
     text
 }
 
-/// Replaces `path` as a whole; only PostgreSQL's user may read it.
+/// Replaces `path` as a whole; only PostgreSQL's user may read it. After a power failure it is the
+/// old file or the new one; which of them is certain once its directory is flushed, too.
 pub fn write_file(instance: &Instance, path: &Path, text: &str) -> Result<(), Error> {
+    let next = write_beside(instance, path, text)?;
+    File::open(&next).and_then(|file| file.sync_all()).map_err(Error::io("flush", &next))?;
+    std::fs::rename(&next, path).map_err(Error::io("replace", path))
+}
+
+/// As `write_file`, for what is written anew at each start: a promotion must not wait for the disk.
+pub fn write_fleeting(instance: &Instance, path: &Path, text: &str) -> Result<(), Error> {
+    let next = write_beside(instance, path, text)?;
+    std::fs::rename(&next, path).map_err(Error::io("replace", path))
+}
+
+fn write_beside(instance: &Instance, path: &Path, text: &str) -> Result<PathBuf, Error> {
     let next = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -87,7 +101,17 @@ pub fn write_file(instance: &Instance, path: &Path, text: &str) -> Result<(), Er
         .map_err(Error::io("write", &next))?;
     file.write_all(text.as_bytes()).map_err(Error::io("write", &next))?;
     instance.os_user.own(&next)?;
-    std::fs::rename(&next, path).map_err(Error::io("replace", path))
+    Ok(next)
+}
+
+/// Keeps others out of `path`, which may have been made by somebody less careful.
+pub fn tighten(path: &Path) -> Result<(), Error> {
+    let mode = std::fs::metadata(path).map_err(Error::io("look at", path))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
+        .map_err(Error::io("close to others", path))
 }
 
 /// Makes `path`, readable by PostgreSQL's user, if it is missing.

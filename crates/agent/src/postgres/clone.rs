@@ -14,6 +14,8 @@ use super::create::{self, sync_dir};
 use super::error::Error;
 use super::instance::{DATABASE, Instance, ROLE};
 use super::pairing;
+use super::rejoin;
+use super::replication::{self, ReplicationError};
 use super::settings::Upstream;
 use super::sql::Connection;
 use super::teller::Teller;
@@ -86,6 +88,8 @@ pub async fn run(instance: &Instance, upstream: &Upstream, teller: &Teller) -> R
     let target = match place(instance, size)? {
         Place::Beside => beside.clone(),
         Place::InPlace => {
+            // The last moment at which the old data are still there.
+            check_replication(instance, upstream).await?;
             Unfinished::Copy.write(instance)?;
             make_dir(instance, &instance.data_dir, 0o700)?;
             create::empty(&instance.data_dir)?;
@@ -175,6 +179,15 @@ fn progress(line: &str) -> Option<(u64, u64)> {
     let (done, total) = numbers.trim().split_once('/')?;
     let (done, total) = (done.trim().parse::<u64>().ok()?, total.trim().parse::<u64>().ok()?);
     rest.contains("tablespace").then_some((done * 1024, total.max(done) * 1024))
+}
+
+/// Whether `pg_basebackup` will be let in.
+async fn check_replication(instance: &Instance, upstream: &Upstream) -> Result<(), Error> {
+    const DOING: &str = "asking the principal for a copy";
+    let failed = |error: ReplicationError| Error::unexpected(DOING, error.to_string());
+    let login = rejoin::login(instance, upstream);
+    let mut connection = replication::Connection::log_in(&login).await.map_err(failed)?;
+    connection.identify_system().await.map(drop).map_err(failed)
 }
 
 async fn refuse_tablespaces(upstream: &Connection) -> Result<(), Error> {

@@ -218,6 +218,7 @@ pub fn secret(instance: &Instance) -> Result<String, Error> {
         make_dir(instance, parent, 0o700)?;
     }
     write_file(instance, path, &format!("*:*:*:{ROLE}:{password}\n"))?;
+    path.parent().map_or(Ok(()), sync_dir)?;
     Ok(password)
 }
 
@@ -305,6 +306,9 @@ pub fn prepare_files(
     upstream: Option<&settings::Upstream>,
 ) -> Result<(), Error> {
     make_dir(instance, &instance.files_dir, 0o700)?;
+    if !instance.socket_dir.starts_with(&instance.files_dir) {
+        access::tighten(&instance.files_dir)?;
+    }
     make_dir(instance, &instance.socket_dir, 0o755)?;
     put_standby_signal(instance)?;
     let recovery = instance.data_dir.join("recovery.signal");

@@ -5,12 +5,14 @@
 //! server is found by its working directory, which is the data directory.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::access;
 use super::error::Error;
 use super::instance::Instance;
 use super::pidfd::ProcessHandle;
@@ -44,8 +46,10 @@ impl Postmaster {
         let out = fs::OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(&log)
             .map_err(Error::io("open", &log))?;
+        access::tighten(&log)?;
         instance.os_user.own(&log)?;
         let also = out.try_clone().map_err(Error::io("open", &log))?;
         let mut command = instance.os_user.command(&program);

@@ -182,7 +182,7 @@ async fn upstream_history(
     connection.timeline_history(follow.timeline).await.map_err(failed)
 }
 
-fn login(instance: &Instance, upstream: &Upstream) -> Login {
+pub(super) fn login(instance: &Instance, upstream: &Upstream) -> Login {
     Login {
         endpoint: Endpoint::Tcp { host: upstream.host.clone(), port: upstream.port },
         role: ROLE.to_owned(),

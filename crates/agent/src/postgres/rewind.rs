@@ -148,10 +148,11 @@ fn prune(all: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rewinds the stopped data directory. After an error it is not whole, and `Unfinished` says so.
+/// Rewinds the stopped data directory. After an error it may not be whole: `Unfinished` says so.
 /// Dropping it ends the rewinding.
 pub async fn run(instance: &Instance, upstream: &Upstream) -> Result<(), Error> {
     tool::end_orphans(&instance.data_dir).await;
+    drop(pairing::connect(instance, upstream).await?);
     Unfinished::Rewind.write(instance)?;
     let mut target = OsString::from("--target-pgdata=");
     target.push(&instance.data_dir);
@@ -161,11 +162,18 @@ pub async fn run(instance: &Instance, upstream: &Upstream) -> Result<(), Error> 
         "--no-ensure-shutdown".into(),
         "--no-sync".into(),
     ];
-    let mut needless = false;
-    tool::run(instance, "pg_rewind", &arguments, |line| {
+    let (mut needless, mut begun) = (false, false);
+    let rewound = tool::run(instance, "pg_rewind", &arguments, |line| {
         needless |= line.contains("no rewind required");
+        // Said before the first byte is written.
+        begun |= line.contains("rewinding from last common checkpoint");
     })
-    .await?;
+    .await;
+    if !begun {
+        // Nothing was touched: these data are as whole as before.
+        Unfinished::clear(instance)?;
+    }
+    rewound?;
     if needless {
         return Err(Error::unexpected(
             "rewinding",

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::access::write_file;
+use super::access::{write_file, write_fleeting};
 use super::error::Error;
 use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE};
 use super::sql::Connection;
@@ -39,6 +39,10 @@ const FIXED: &[(&str, &str)] = &[
     ("recovery_init_sync_method", "syncfs"),
     ("fsync", "on"),
     ("full_page_writes", "on"),
+    // A failed flush, or a broken page, must never be passed over.
+    ("data_sync_retry", "off"),
+    ("zero_damaged_pages", "off"),
+    ("ignore_checksum_failure", "off"),
     ("hot_standby", "on"),
     ("wal_log_hints", "on"),
     ("wal_sender_timeout", "5s"),
@@ -163,7 +167,7 @@ pub fn write(instance: &Instance) -> Result<(), Error> {
     }
     let upstream = instance.upstream_file();
     let _ = writeln!(text, "include_if_exists = {}", quoted(&upstream.display().to_string()));
-    write_file(instance, &instance.config_file(), &text)?;
+    write_fleeting(instance, &instance.config_file(), &text)?;
     clear_auto_conf(instance)
 }
 
@@ -179,7 +183,7 @@ pub fn write_upstream(instance: &Instance, upstream: Option<&Upstream>) -> Resul
     };
     let _ = writeln!(text, "primary_conninfo = {}", quoted(&conninfo));
     let _ = writeln!(text, "restore_command = {}", quoted(&restore));
-    write_file(instance, &instance.upstream_file(), &text)
+    write_fleeting(instance, &instance.upstream_file(), &text)
 }
 
 /// Where the running standby streams from, as `write_upstream` has written it.
@@ -236,11 +240,13 @@ pub async fn read_back(
 ) -> Result<(), Error> {
     const DOING: &str = "reading the settings back";
     let given = command_line(instance, listen);
-    // Our own connections lower synchronous_commit. PostgreSQL sets the paths once more itself.
+    // Our own connections lower synchronous_commit; a superuser may set the others for a role.
+    // PostgreSQL sets the paths once more itself.
+    let each_session = ["synchronous_commit", "zero_damaged_pages", "ignore_checksum_failure"];
     let names = given
         .iter()
         .map(|(name, _)| *name)
-        .filter(|name| *name != "synchronous_commit")
+        .filter(|name| !each_session.contains(name))
         .map(|name| format!("'{name}'"))
         .collect::<Vec<_>>()
         .join(",");
