@@ -1,17 +1,23 @@
 //! What a server and a witness have in common: how the loop's thread is started and watched.
 //!
 //! The loop runs on a thread with a runtime of its own and, where permitted, a raised priority.
-//! If it ends by a panic or because the ledger failed, nothing can be promised any more: every
-//! local PostgreSQL is stopped, and the process ends.
+//! If it ends by a panic or because the ledger failed, if it is silent for longer than a lease, or
+//! if a room ends, nothing can be promised any more: every local PostgreSQL is stopped, and the
+//! process ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::admin::MemberKind;
 use protocol::handshake::Introduction;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
+use crate::beat::{Beat, Watchdog};
 use crate::config::{Address, Part, Process};
 use crate::error::Error;
 use crate::history::{History, Scribe};
@@ -30,6 +36,8 @@ const PRIORITY: i32 = -10;
 /// Entries of each history that stay in memory.
 const SERVER_HISTORY: usize = 500;
 const WITNESS_HISTORY: usize = 30;
+/// What was logged last gets so long to be written before the process aborts.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A process before its loop starts: everything that can fail has been done.
 #[derive(Debug)]
@@ -72,73 +80,89 @@ impl House {
     }
 
     /// Runs the loop until `shutdown`, or until somebody asks for the end. `doors`: each seat's
-    /// PostgreSQL.
+    /// PostgreSQL; `rooms`: their tasks, none of which may end.
     ///
     /// # Errors
     /// The ledger failed. PostgreSQL has been stopped.
     pub(crate) async fn run(
         self,
-        mut doors: Vec<Option<Door>>,
+        doors: Vec<Option<Door>>,
+        rooms: &mut JoinSet<()>,
         facts: mpsc::Receiver<Told>,
         shutdown: impl Future<Output = End>,
     ) -> Result<End, Error> {
         let (to_end, end) = oneshot::channel();
         let (to_outcome, mut outcome) = oneshot::channel();
-        let for_loop = doors.clone();
+        let beat = Arc::new(Beat::default());
+        let mut watchdog = Watchdog::new(Arc::clone(&beat), self.smallest_lease(&doors));
+        let posts = Posts { doors: doors.clone(), facts, end, beat };
         std::thread::Builder::new()
             .name("sessions".to_owned())
             .spawn(move || {
                 raise_priority();
-                let _ = to_outcome.send(self.go_round(for_loop, facts, end));
+                self.go_round(posts, to_outcome);
             })
             .map_err(|error| Error::Io { doing: "start the loop's thread", error })?;
+        let mut to_end = Some(to_end);
         tokio::pin!(shutdown);
-        let ended = tokio::select! {
-            ended = &mut outcome => ended,
-            wanted = &mut shutdown => {
-                let _ = to_end.send(wanted);
-                outcome.await
+        let failure = loop {
+            tokio::select! {
+                ended = &mut outcome => match ended {
+                    Ok(Ok(end)) => return Ok(end),
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "PostgreSQL is stopped, the process ends");
+                        fence(doors).await;
+                        return Err(error);
+                    }
+                    // The sender is gone: the loop's thread has panicked.
+                    Err(_) => break "an assertion failed",
+                },
+                wanted = &mut shutdown, if to_end.is_some() => {
+                    let _ = to_end.take().map(|to_end| to_end.send(wanted));
+                }
+                Some(_) = rooms.join_next() => break "a room of PostgreSQL ended",
+                () = watchdog.silence() => break "the loop hangs",
             }
         };
-        match ended {
-            Ok(Ok(end)) => Ok(end),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "PostgreSQL is stopped, the process ends");
-                fence(&mut doors).await;
-                Err(error)
-            }
-            // The sender is gone: the loop's thread has panicked.
-            Err(_) => {
-                tracing::error!("an assertion failed: PostgreSQL is stopped, the process ends");
-                fence(&mut doors).await;
-                std::process::abort();
-            }
-        }
+        tracing::error!(failure, "PostgreSQL is stopped, the process ends");
+        fence(doors).await;
+        sleep(LAST_WORDS).await;
+        std::process::abort();
     }
 
-    /// The body of the loop's thread.
-    fn go_round(
-        self,
-        doors: Vec<Option<Door>>,
-        facts: mpsc::Receiver<Told>,
-        end: oneshot::Receiver<End>,
-    ) -> Result<End, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::Io { doing: "start the loop's runtime", error })?;
+    /// Of the sessions whose PostgreSQL is here.
+    fn smallest_lease(&self, doors: &[Option<Door>]) -> Option<Duration> {
+        let here = self.parts.iter().zip(doors).filter(|(_, door)| door.is_some());
+        here.map(|(part, _)| part.timing.lease).min()
+    }
+
+    /// The body of the loop's thread. How it ends is told before anything else is cleared away;
+    /// after a panic nothing is told, and `outcome` is dropped.
+    fn go_round(self, posts: Posts, outcome: oneshot::Sender<Result<End, Error>>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let error = Error::Io { doing: "start the loop's runtime", error };
+                let _ = outcome.send(Err(error));
+                return;
+            }
+        };
         runtime.block_on(async move {
-            let (mut rounds, inlets) = self.furnish(doors, facts, end)?;
-            rounds.run(inlets).await
-        })
+            match self.furnish(posts) {
+                Ok((mut rounds, inlets)) => {
+                    // Dropped before the rounds are, if they panic.
+                    let outcome = outcome;
+                    let _ = outcome.send(rounds.run(inlets).await);
+                }
+                Err(error) => drop(outcome.send(Err(error))),
+            }
+        });
+        // A name that is being looked up must not hold up the end.
+        runtime.shutdown_background();
     }
 
-    fn furnish(
-        self,
-        doors: Vec<Option<Door>>,
-        facts: mpsc::Receiver<Told>,
-        end: oneshot::Receiver<End>,
-    ) -> Result<(Rounds, Inlets), Error> {
+    fn furnish(self, posts: Posts) -> Result<(Rounds, Inlets), Error> {
+        let Posts { doors, facts, end, beat } = posts;
         let House { process, kind, parts, mut opened, listener, scribe } = self;
         let me = Introduction {
             deployment: process.deployment.clone(),
@@ -162,6 +186,7 @@ impl House {
             ledger: opened.ledger,
             deadlines: BTreeSet::new(),
             next_request: 0,
+            beat,
         };
         let keep = match kind {
             MemberKind::Server => SERVER_HISTORY,
@@ -196,10 +221,18 @@ fn hosts(process: &Process, parts: &[Part]) -> Vec<Address> {
     hosts.into_values().collect()
 }
 
-async fn fence(doors: &mut [Option<Door>]) {
-    for door in doors.iter_mut().flatten() {
-        door.fence().await;
-    }
+/// What the loop shares with the rest of the process.
+struct Posts {
+    doors: Vec<Option<Door>>,
+    facts: mpsc::Receiver<Told>,
+    end: oneshot::Receiver<End>,
+    beat: Arc<Beat>,
+}
+
+/// Stops all PostgreSQL servers side by side.
+async fn fence(doors: Vec<Option<Door>>) {
+    let mut fences: JoinSet<()> = doors.into_iter().flatten().map(Door::fence).collect();
+    while fences.join_next().await.is_some() {}
 }
 
 /// Heartbeats go before PostgreSQL's work. Not permitted to everybody, and then left.

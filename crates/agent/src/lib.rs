@@ -6,9 +6,11 @@
 //! is in `postgres`, behind the door of a `room`.
 
 mod admin;
+mod beat;
 pub mod clock;
 pub mod config;
 pub mod error;
+mod fence;
 mod history;
 mod house;
 pub mod ledger;

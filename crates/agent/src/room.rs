@@ -3,7 +3,8 @@
 //! The loop lives on a thread of its own; PostgreSQL's driver lives in the process's other runtime,
 //! so that nothing it does can hold up a heartbeat. A task here carries orders in and facts out,
 //! and makes a new driver when the session starts anew. Facts bear the number of the driver that
-//! told them: those of a former one are void.
+//! told them: those of a former one are void. A room goes on when the loop has ended, because
+//! PostgreSQL may still have to be stopped; it ends when its driver does, which must not happen.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -19,12 +20,15 @@ use tokio::time::{sleep, timeout};
 
 use crate::config;
 use crate::error::Error;
+use crate::fence;
 use crate::postgres::create::Lock;
 use crate::postgres::sql::{Commits, Connection, literal};
 use crate::postgres::{self, Condition, Driver, Instance, OsUser, Upstream};
 
 const QUEUE: usize = 256;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a driver has for an immediate stop; then PostgreSQL is stopped without it.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the loop wants of the room.
 #[derive(Debug)]
@@ -40,6 +44,10 @@ pub(crate) enum Wanted {
     },
     /// Make the configured databases where they are missing.
     Databases,
+    /// Stop PostgreSQL at once, whatever it does. There is no driver afterwards.
+    Fence {
+        done: oneshot::Sender<()>,
+    },
     /// Shut PostgreSQL down for good, at the end of the process.
     ShutDown {
         deadline: Duration,
@@ -60,6 +68,8 @@ pub(crate) struct Told {
 pub(crate) struct Door {
     pub wanted: mpsc::Sender<Wanted>,
     pub condition: watch::Receiver<Condition>,
+    instance: Arc<Instance>,
+    lock: Option<Arc<Lock>>,
 }
 
 /// The room's side.
@@ -106,6 +116,12 @@ impl Room {
             Upstream { host: configured.partner_host.clone(), port: configured.partner_port };
         let (to_room, wanted) = mpsc::channel(QUEUE);
         let (shown, condition) = watch::channel(Condition::default());
+        let door = Door {
+            wanted: to_room,
+            condition,
+            instance: Arc::clone(&instance),
+            lock: lock.clone(),
+        };
         let room = Room {
             seat,
             owner,
@@ -118,27 +134,42 @@ impl Room {
             wanted,
             shown,
         };
-        Ok((room, Door { wanted: to_room, condition }))
+        Ok((room, door))
     }
 
-    /// Until the loop's side is gone. PostgreSQL goes on running.
-    pub(crate) async fn run(mut self) {
-        let mut running = Some(self.driver(0));
+    /// Until every door is gone; PostgreSQL goes on running then. An earlier end is a failure.
+    pub(crate) async fn run(self) {
+        let running = self.driver(0);
+        self.run_with(running).await;
+    }
+
+    async fn run_with(mut self, running: Running) {
+        let mut running = Some(running);
+        // What the loop has no room for yet: orders are heard meanwhile.
+        let mut untold = None;
         loop {
             tokio::select! {
+                biased;
                 wanted = self.wanted.recv() => match wanted {
                     None => return,
                     Some(wanted) => self.serve(wanted, &mut running).await,
                 },
-                heard = hear(&mut running) => match heard {
+                // A loop that has ended hears nothing any more.
+                place = self.facts.reserve(), if untold.is_some() => {
+                    if let (Ok(place), Some(told)) = (place, untold.take()) {
+                        place.send(told);
+                    }
+                }
+                heard = hear(&mut running), if untold.is_none() => match heard {
                     Heard::Fact(driver, fact) => {
-                        let told = Told { seat: self.seat, driver, fact };
-                        if self.facts.send(told).await.is_err() {
-                            return;
-                        }
+                        untold = Some(Told { seat: self.seat, driver, fact });
                     }
                     Heard::Condition(condition) => {
                         self.shown.send_replace(condition);
+                    }
+                    Heard::Ended => {
+                        tracing::error!(pool = self.instance.pool, "PostgreSQL's driver has ended");
+                        return;
                     }
                 },
             }
@@ -169,6 +200,14 @@ impl Room {
             Wanted::Databases => {
                 let (instance, databases) = (Arc::clone(&self.instance), self.databases.clone());
                 tokio::spawn(make_databases(instance, databases));
+            }
+            Wanted::Fence { done } => {
+                if let Some(mut running) = running.take() {
+                    running.stop().await;
+                    running.end().await;
+                }
+                fence::sweep(&self.instance, self.lock.clone()).await;
+                let _ = done.send(());
             }
             Wanted::ShutDown { deadline, done } => {
                 if let Some(running) = running {
@@ -249,54 +288,77 @@ impl Running {
 
     /// Shuts PostgreSQL down in good order, or at once after the deadline.
     async fn shut_down(&mut self, deadline: Duration) {
-        if self.condition.borrow().pid.is_none() {
-            return;
-        }
-        let ended = async {
-            if self.orders.send(Order::ShutDown { deadline }).await.is_err() {
-                return;
-            }
-            while let Some(fact) = self.facts.recv().await {
-                if matches!(fact, Fact::ShutDown { .. } | Fact::ShutDownLate | Fact::Stopped) {
-                    return;
-                }
-            }
-        };
-        if timeout(deadline + STOP_PATIENCE, ended).await.is_err() {
+        let is_end = |fact: &Fact| matches!(fact, Fact::ShutDown { .. } | Fact::ShutDownLate);
+        let ended = self.ordered(Order::ShutDown { deadline }, is_end);
+        if timeout(deadline + STOP_PATIENCE, ended).await != Ok(true) {
             tracing::error!("PostgreSQL did not shut down in time");
         }
+    }
+
+    /// Has the driver stop PostgreSQL at once, and the guard before it.
+    async fn stop(&mut self) {
+        let ended = self.ordered(Order::Stop, |fact| matches!(fact, Fact::Stopped));
+        if timeout(DRIVER_PATIENCE, ended).await != Ok(true) {
+            tracing::error!("PostgreSQL's driver does not stop it; it is stopped without it");
+        }
+    }
+
+    /// Whether the driver has told that the order is done.
+    async fn ordered(&mut self, order: Order, is_end: impl Fn(&Fact) -> bool) -> bool {
+        // What was told before is no answer.
+        while self.facts.try_recv().is_ok() {}
+        // A driver that tells much must not wait for us while we wait for it.
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = self.orders.send(order) => break sent.is_ok(),
+                Some(_) = self.facts.recv() => {}
+            }
+        };
+        while let (true, Some(fact)) = (sent, self.facts.recv().await) {
+            if is_end(&fact) {
+                return true;
+            }
+        }
+        false
     }
 }
 
 enum Heard {
     Fact(u64, Fact),
     Condition(Condition),
+    /// The driver is gone, and nobody had ordered that: a failed assertion.
+    Ended,
 }
 
 async fn hear(running: &mut Option<Running>) -> Heard {
     let Some(running) = running else { return std::future::pending().await };
     tokio::select! {
-        Some(fact) = running.facts.recv() => Heard::Fact(running.number, fact),
+        fact = running.facts.recv() => match fact {
+            Some(fact) => Heard::Fact(running.number, fact),
+            None => Heard::Ended,
+        },
         Ok(()) = running.condition.changed() => {
             Heard::Condition(running.condition.borrow_and_update().clone())
         }
-        else => std::future::pending().await,
     }
 }
 
 impl Door {
-    /// Stops PostgreSQL at once, whatever it does; waits until it has, within reason.
-    pub(crate) async fn fence(&mut self) {
-        let stopped = async {
-            let _ = self.wanted.send(Wanted::Perform(Order::Stop)).await;
-            while self.condition.borrow_and_update().pid.is_some() {
-                if self.condition.changed().await.is_err() {
-                    return;
-                }
-            }
+    /// Stops PostgreSQL at once, whatever it and its room do; returns when no process of it is
+    /// left, within reason.
+    pub(crate) async fn fence(self) {
+        let (done, stopped) = oneshot::channel();
+        let by_room = async {
+            self.wanted.send(Wanted::Fence { done }).await.is_ok() && stopped.await.is_ok()
         };
-        if timeout(STOP_PATIENCE, stopped).await.is_err() {
-            tracing::error!("PostgreSQL did not stop in time");
+        if timeout(STOP_PATIENCE, by_room).await == Ok(true) {
+            return;
+        }
+        tracing::error!(pool = self.instance.pool, "PostgreSQL is stopped without its room");
+        let swept = timeout(STOP_PATIENCE, fence::sweep(&self.instance, self.lock));
+        if swept.await.is_err() {
+            tracing::error!(pool = self.instance.pool, "PostgreSQL did not stop in time");
         }
     }
 }
@@ -457,4 +519,81 @@ async fn try_databases(
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::tests::Stage;
+
+    /// A room whose driver's facts are told by the test.
+    fn room(stage: &Stage) -> (Room, Door, Running, mpsc::Sender<Fact>, mpsc::Receiver<Told>) {
+        let instance = Arc::new(stage.instance.clone());
+        let lock = lock(&instance).unwrap();
+        let (to_room, wanted) = mpsc::channel(QUEUE);
+        let (shown, condition) = watch::channel(Condition::default());
+        let (facts, told) = mpsc::channel(1);
+        let door = Door {
+            wanted: to_room,
+            condition,
+            instance: Arc::clone(&instance),
+            lock: lock.clone(),
+        };
+        let room = Room {
+            seat: 0,
+            owner: Partner::First,
+            instance,
+            lock,
+            partner: Upstream { host: "127.0.0.1".to_owned(), port: 1 },
+            databases: Vec::new(),
+            creating: stage.instance.files_dir.join("creating"),
+            facts,
+            wanted,
+            shown,
+        };
+        let mut running = room.driver(0);
+        let (tell, facts) = mpsc::channel(QUEUE);
+        running.facts = facts;
+        (room, door, running, tell, told)
+    }
+
+    #[tokio::test]
+    async fn a_room_stops_postgresql_after_the_loop_has_ended() {
+        let mut stage = Stage::new();
+        let (room, door, running, tell, told) = room(&stage);
+        let task = tokio::spawn(room.run_with(running));
+        drop(told);
+        for _ in 0..10 {
+            tell.send(Fact::Healthy).await.unwrap();
+        }
+        while tell.capacity() < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        assert!(!task.is_finished());
+        door.fence().await;
+        assert!(stage.has_ended());
+    }
+
+    #[tokio::test]
+    async fn a_room_hears_orders_while_the_loop_hears_no_facts() {
+        let mut stage = Stage::new();
+        let (room, door, running, tell, _told) = room(&stage);
+        let _task = tokio::spawn(room.run_with(running));
+        for _ in 0..10 {
+            tell.send(Fact::Healthy).await.unwrap();
+        }
+        door.fence().await;
+        assert!(stage.has_ended());
+    }
+
+    #[tokio::test]
+    async fn a_room_ends_with_its_driver_and_postgresql_is_stopped_without_it() {
+        let mut stage = Stage::new();
+        let (room, door, running, tell, _told) = room(&stage);
+        let task = tokio::spawn(room.run_with(running));
+        drop(tell);
+        task.await.unwrap();
+        door.fence().await;
+        assert!(stage.has_ended());
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::admin::words::Code;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::admin::{self, Course};
+use crate::beat::{self, Beat};
 use crate::clock;
 use crate::error::Error;
 use crate::history::When;
@@ -82,6 +84,7 @@ pub(crate) struct Rounds {
     pub ledger: Ledger,
     pub deadlines: BTreeSet<(Instant, usize)>,
     pub next_request: u64,
+    pub beat: Arc<Beat>,
 }
 
 impl Rounds {
@@ -92,6 +95,7 @@ impl Rounds {
     pub(crate) async fn run(&mut self, mut inlets: Inlets) -> Result<End, Error> {
         let (to_created, mut created) = mpsc::channel(UNANSWERED);
         loop {
+            self.beat.beat();
             let mut event = self.next(&mut inlets, &mut created).await;
             for _ in 0..TURN {
                 if let Some(end) = self.take_in(event, &to_created)? {
@@ -109,6 +113,7 @@ impl Rounds {
 
     async fn next(&self, inlets: &mut Inlets, created: &mut mpsc::Receiver<Created>) -> Event {
         let due = self.deadlines.first().map(|(deadline, _)| deadline.since(clock::now()));
+        let due = due.map_or(beat::LONGEST_REST, |due| due.min(beat::LONGEST_REST));
         tokio::select! {
             biased;
             end = &mut inlets.end => Event::End(end.unwrap_or(End::Agent)),
@@ -117,7 +122,7 @@ impl Rounds {
             Some(received) = inlets.received.recv() => Event::Received(received),
             Some(created) = created.recv() => Event::Created(created),
             Some(request) = inlets.requests.recv() => Event::Asked(request),
-            () = sleep(due.unwrap_or(Duration::MAX)), if due.is_some() => Event::Due,
+            () = sleep(due) => Event::Due,
         }
     }
 
@@ -177,7 +182,8 @@ impl Rounds {
             let seat = &mut self.seats[seat];
             if seat.creating && seat.is_created() && seat.queue.is_empty() {
                 seat.creating = false;
-                let _ = std::fs::remove_file(self.state_dir.join(format!("{session}.creating")));
+                let mark = self.state_dir.join(format!("{session}.creating"));
+                tokio::task::spawn_blocking(move || std::fs::remove_file(mark));
             }
         }
     }

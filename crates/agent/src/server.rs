@@ -44,7 +44,7 @@ pub async fn run(config: Server, shutdown: impl Future<Output = ()>) -> Result<(
         doors.push(door);
     }
     let house = House::open(&config.process, MemberKind::Server, config.pools.clone())?;
-    let mut tasks = JoinSet::new();
+    let mut tasks: JoinSet<()> = JoinSet::new();
     for room in rooms {
         tasks.spawn(room.run());
     }
@@ -53,24 +53,26 @@ pub async fn run(config: Server, shutdown: impl Future<Output = ()>) -> Result<(
         shutdown.await;
         at_signal
     };
-    let end = house.run(doors.clone(), told, shutdown).await?;
+    let end = house.run(doors.clone(), &mut tasks, told, shutdown).await?;
     if end == End::Everything {
-        shut_down(&doors).await;
+        shut_down(doors).await;
     }
     tracing::info!(?end, "the agent ends");
     Ok(())
 }
 
 /// Shuts all PostgreSQL servers down side by side.
-async fn shut_down(doors: &[Option<Door>]) {
-    let mut waiting = Vec::new();
-    for door in doors.iter().flatten() {
-        let (done, ended) = oneshot::channel();
-        if door.wanted.send(Wanted::ShutDown { deadline: SHUTDOWN, done }).await.is_ok() {
-            waiting.push(ended);
-        }
-    }
-    for ended in waiting {
-        let _ = ended.await;
+async fn shut_down(doors: Vec<Option<Door>>) {
+    let mut tasks: JoinSet<()> = doors.into_iter().flatten().map(shut_down_one).collect();
+    while tasks.join_next().await.is_some() {}
+}
+
+/// In good order; if nobody can do that any more, at once.
+async fn shut_down_one(door: Door) {
+    let (done, ended) = oneshot::channel();
+    let wanted = Wanted::ShutDown { deadline: SHUTDOWN, done };
+    if door.wanted.send(wanted).await.is_err() || ended.await.is_err() {
+        tracing::error!("PostgreSQL's room has ended: PostgreSQL is stopped at once");
+        door.fence().await;
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use protocol::admin::MemberKind;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::config::Witness;
 use crate::error::Error;
@@ -23,7 +24,7 @@ pub async fn run(config: Witness, shutdown: impl Future<Output = ()>) -> Result<
         shutdown.await;
         End::Agent
     };
-    house.run(doors, told, shutdown).await?;
+    house.run(doors, &mut JoinSet::new(), told, shutdown).await?;
     tracing::info!("the witness ends");
     Ok(())
 }
