@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::Context as _;
 use serde::Serialize;
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -130,7 +131,11 @@ pub fn failure(error: &anyhow::Error) {
 }
 
 /// Sends what a long-running process logs to standard error; BACKSTAY_LOG says how much.
-pub fn log() -> anyhow::Result<()> {
+///
+/// Nobody ever waits for whoever reads it: lines that find no room are dropped. What waits is
+/// written when the guard is dropped, if it can be.
+pub fn log() -> anyhow::Result<WorkerGuard> {
+    let (writer, guard) = NonBlocking::new(std::io::stderr());
     let filter = EnvFilter::builder()
         .with_env_var("BACKSTAY_LOG")
         .with_default_directive(LevelFilter::INFO.into())
@@ -139,9 +144,15 @@ pub fn log() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(Colour::for_stderr() == Colour::On)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .try_init()
-        .map_err(|error| anyhow::anyhow!("begin to log: {error}"))
+        .map_err(|error| anyhow::anyhow!("begin to log: {error}"))?;
+    // The standard one writes to standard error by itself, and waits.
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        tracing::error!(%panic, %trace, "an assertion failed");
+    }));
+    Ok(guard)
 }
 
 /// A screen that is drawn again and again.

@@ -11,13 +11,13 @@ use crate::output;
 pub fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     let mut config = agent::config::Server::load(&args.config)?;
     config.stop_postgres |= args.stop_postgres;
-    output::log()?;
+    let _log = output::log()?;
     run(async |end| Ok(agent::server::run(config, end).await?))
 }
 
 pub fn witness(args: &WitnessArgs) -> anyhow::Result<ExitCode> {
     let config = agent::config::Witness::load(&args.config)?;
-    output::log()?;
+    let _log = output::log()?;
     run(async |end| Ok(agent::witness::run(config, end).await?))
 }
 
