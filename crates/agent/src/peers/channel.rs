@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::transport::Transport;
 
 const READ: usize = 16 * 1024;
+/// The most that is taken in of somebody who has not introduced himself.
+const HELLO: usize = 32 * 1024;
 
 /// Why a connection did not come about, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,8 @@ pub struct Channel {
     decoder: Decoder,
     buffer: Vec<u8>,
     ready: VecDeque<Frame>,
+    /// Bytes that have come in all.
+    taken: usize,
     out: Vec<u8>,
     written: usize,
 }
@@ -47,6 +51,7 @@ impl Channel {
             decoder: Decoder::default(),
             buffer: vec![0; READ],
             ready: VecDeque::new(),
+            taken: 0,
             out: Vec::new(),
             written: 0,
         }
@@ -85,6 +90,7 @@ impl Channel {
                 if count == 0 {
                     return Err(ChannelError::Closed);
                 }
+                self.taken = self.taken.saturating_add(count);
                 self.decoder.push(&self.buffer[..count]);
                 while let Some(frame) = self.decoder.next_frame()? {
                     self.ready.push_back(frame);
@@ -144,7 +150,14 @@ impl Channel {
     /// # Errors
     /// It says nothing that can be understood.
     pub async fn hear(&mut self) -> Result<Hello, ChannelError> {
-        let frame = self.receive().await?;
+        let frame = loop {
+            if let Some(frame) = self.progress().await? {
+                break frame;
+            }
+            if self.taken > HELLO {
+                return Err(ChannelError::NoIntroduction);
+            }
+        };
         if frame.kind != Kind::Hello {
             return Err(ChannelError::NoIntroduction);
         }

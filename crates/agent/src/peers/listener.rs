@@ -1,25 +1,29 @@
 //! Whoever connects: members go to their link, administrators' commands are answered one by one.
-//! The number of strangers at the door is bounded, and so is the time for their introduction.
+//!
+//! The number of strangers at the door is bounded, and so is the time for their introduction. Who
+//! says nothing never keeps a member out: the stranger that has waited longest makes room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::admin::words::Code;
 use protocol::admin::{Request as Asked, Response};
 use protocol::frame::Kind;
-use protocol::handshake::{Introduction, Role};
+use protocol::handshake::{Introduction, Reason, Refused, Role};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Request;
 use super::channel::{Channel, ChannelError};
 use super::transport::Transport;
 
-/// Connections that have not yet been introduced, and those of commands.
+/// Connections that have not yet been introduced.
 const STRANGERS: usize = 128;
+/// Connections of administrators' commands.
+const COMMANDS: usize = 64;
 const INTRODUCE: Duration = Duration::from_secs(5);
 /// A command that asks nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(120);
@@ -34,39 +38,70 @@ pub(super) async fn run(
 ) {
     let doors = Arc::new(doors);
     let me = Arc::new(me);
-    let room = Arc::new(Semaphore::new(STRANGERS));
+    let room = Arc::new(Semaphore::new(COMMANDS));
     let mut strangers = JoinSet::new();
+    // In the order in which they came.
+    let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
+    let mut commands = JoinSet::new();
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                // Out of file descriptors, usually: they come back when others close.
-                sleep(Duration::from_millis(100)).await;
-                continue;
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    waiting.retain(|stranger| !stranger.is_finished());
+                    if waiting.len() >= STRANGERS
+                        && let Some(longest) = waiting.pop_front()
+                    {
+                        longest.abort();
+                    }
+                    let (me, doors, room) = (Arc::clone(&me), Arc::clone(&doors), Arc::clone(&room));
+                    waiting.push_back(strangers.spawn(async move {
+                        let channel = Channel::new(Transport::over(stream).ok()?);
+                        let received = receive(&me, &doors, room, channel).await;
+                        received.unwrap_or_else(|error| {
+                            tracing::debug!(%error, "a connection ended");
+                            None
+                        })
+                    }));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of file descriptors, usually: they come back when others close.
+                    sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(introduced) = strangers.join_next() => {
+                if let Ok(Some((channel, permit))) = introduced {
+                    let requests = requests.clone();
+                    commands.spawn(async move {
+                        if let Err(error) = converse(&requests, channel).await {
+                            tracing::debug!(%error, "a connection ended");
+                        }
+                        drop(permit);
+                    });
+                }
             }
-        };
-        while strangers.try_join_next().is_some() {}
-        let (me, doors, requests) = (Arc::clone(&me), Arc::clone(&doors), requests.clone());
-        strangers.spawn(async move {
-            let Ok(transport) = Transport::over(stream) else { return };
-            if let Err(error) = receive(&me, &doors, &requests, Channel::new(transport)).await {
-                tracing::debug!(%error, "a connection ended");
-            }
-            drop(permit);
-        });
+            Some(_) = commands.join_next() => {}
+        }
     }
 }
 
+/// Introduces whoever has connected. `Some`: an administrator.
 async fn receive(
     me: &Introduction,
     doors: &Doors,
-    requests: &mpsc::Sender<Request>,
+    room: Arc<Semaphore>,
     mut channel: Channel,
-) -> Result<(), ChannelError> {
+) -> Result<Option<(Channel, OwnedSemaphorePermit)>, ChannelError> {
     let hello = timeout(INTRODUCE, channel.hear()).await.map_err(|_| ChannelError::Late)??;
-    match me.answer(&hello, |host| doors.contains_key(host)) {
+    let permit = match hello.role {
+        Role::Member => None,
+        Role::Administrator => room.try_acquire_owned().ok(),
+    };
+    let answer = match hello.role {
+        Role::Administrator if permit.is_none() => Err(too_many()),
+        Role::Administrator | Role::Member => me.answer(&hello, |host| doors.contains_key(host)),
+    };
+    match answer {
         Ok(welcome) => channel.put(Kind::Welcome, &welcome.to_bytes())?,
         Err(refused) => {
             tracing::info!(host = hello.host, reason = %refused, "a connection is refused");
@@ -76,15 +111,18 @@ async fn receive(
         }
     }
     timeout(INTRODUCE, channel.write_all()).await.map_err(|_| ChannelError::Late)??;
-    match hello.role {
-        Role::Member => {
-            if let Some(door) = doors.get(&hello.host) {
-                let _ = door.send(channel).await;
-            }
-            Ok(())
-        }
-        Role::Administrator => converse(requests, channel).await,
+    if let Some(permit) = permit {
+        return Ok(Some((channel, permit)));
     }
+    if let Some(door) = doors.get(&hello.host) {
+        let _ = door.send(channel).await;
+    }
+    Ok(None)
+}
+
+fn too_many() -> Refused {
+    let sentence = "too many commands are connected; end some of them, then try again".to_owned();
+    Refused { reason: Reason::TooManyConnections, sentence }
 }
 
 /// Answers an administrator's requests, one after the other.

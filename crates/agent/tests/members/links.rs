@@ -134,3 +134,36 @@ async fn a_peer_of_another_deployment_is_refused() {
     let error = channel.introduce(&hello).await.unwrap_err();
     assert!(error.to_string().contains("deployment"), "{error}");
 }
+
+#[tokio::test]
+async fn silent_strangers_keep_no_member_out() {
+    let listener = TcpListener::bind(loopback(0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _host = Host::start_on("b", listener, vec![address("a", 1)]);
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(tokio::net::TcpStream::connect(loopback(port)).await.unwrap());
+    }
+    let begun = Instant::now();
+    let transport = Transport::dial("127.0.0.1", port, PATIENCE).await.unwrap();
+    let mut channel = Channel::new(transport);
+    let hello = introduction("a").hello(protocol::handshake::Role::Member, "b");
+    tokio::time::timeout(PATIENCE, channel.introduce(&hello)).await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn who_does_not_introduce_himself_is_not_listened_to_for_long() {
+    let listener = TcpListener::bind(loopback(0)).await.unwrap();
+    let mut talker = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut channel = Channel::new(Transport::over(stream).unwrap());
+    // The beginning of a frame of 1 MiB.
+    let mut bytes = vec![0_u8; 100_000];
+    bytes[..6].copy_from_slice(&[0, 16, 0, 0, 1, 1]);
+    let heard = tokio::time::timeout(PATIENCE, async {
+        let write = tokio::io::AsyncWriteExt::write_all(&mut talker, &bytes);
+        tokio::join!(write, channel.hear()).1
+    });
+    assert!(heard.await.unwrap().is_err());
+}
