@@ -104,8 +104,21 @@ async fn run(
     teller.fact(Fact::Found(found)).await;
     let inbox = Inbox { orders, queue: VecDeque::new(), touch: touch_sender };
     let worker = Worker { server, touch, teller, owner, partner, tasks: JoinSet::new() };
-    work(worker, ears, inbox).await;
+    tokio::select! {
+        () = work(worker, ears, inbox) => {}
+        () = failure(&mut probes) => {}
+    }
     drop((lock, probes));
+}
+
+/// Ends when one of the tasks has failed an assertion: its last word would be believed for ever.
+async fn failure(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Tries until the data directory can be owned.
@@ -318,6 +331,16 @@ async fn beside(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_noticed_and_one_that_ends_is_not() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        let patience = Duration::from_millis(20);
+        assert!(tokio::time::timeout(patience, failure(&mut tasks)).await.is_err());
+        tasks.spawn(async { panic!("the test's own") });
+        failure(&mut tasks).await;
+    }
 
     #[test]
     fn a_stop_ends_everything_and_a_new_role_ends_the_following() {
