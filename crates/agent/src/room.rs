@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postgres_protocol::password::scram_sha_256;
 use protocol::admin::Refusal;
 use protocol::admin::words::Code;
 use session::{Fact, Order, Partner};
@@ -485,6 +486,7 @@ async fn make_databases(instance: Arc<Instance>, databases: Vec<config::Database
         }
         sleep(Duration::from_secs(1)).await;
     }
+    tracing::error!(pool = instance.pool, "the pool's databases are not made: make them by hand");
 }
 
 async fn try_databases(
@@ -503,7 +505,8 @@ async fn try_databases(
         let (name, owner) = (quoted(&database.name), quoted(&database.owner));
         let role = format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&database.owner));
         if sql.one(&role).await.map_err(told)?.is_none() {
-            let password = literal(password.trim());
+            // Never in clear: PostgreSQL shows running statements, and logs those that fail.
+            let password = literal(&scram_sha_256(password.trim().as_bytes()));
             sql.run(&format!("CREATE ROLE {owner} LOGIN PASSWORD {password}"))
                 .await
                 .map_err(told)?;
