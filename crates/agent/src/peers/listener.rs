@@ -53,7 +53,8 @@ pub(super) async fn run(
                     {
                         longest.abort();
                     }
-                    let (me, doors, room) = (Arc::clone(&me), Arc::clone(&doors), Arc::clone(&room));
+                    let (me, doors) = (Arc::clone(&me), Arc::clone(&doors));
+                    let room = Arc::clone(&room);
                     waiting.push_back(strangers.spawn(async move {
                         let channel = Channel::new(Transport::over(stream).ok()?);
                         let received = receive(&me, &doors, room, channel).await;
