@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::instance::{Instance, ROLE};
+use super::instance::{Instance, ROLE, ROLE_OID};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -26,6 +26,14 @@ const REFUSE_CLIENTS: &str = "local all all reject\nhost all all all reject\n";
 pub fn write(instance: &Instance, access: Access) -> Result<(), Error> {
     write_fleeting(instance, &instance.ident_file(), &ident(instance))?;
     write_fleeting(instance, &instance.hba_file(), &rules(instance, access))
+}
+
+/// Ends every connection of clients, and says how many there were.
+pub fn end_clients() -> String {
+    format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity(NULL) \
+         WHERE backend_type IN ('client backend', 'walsender') AND usesysid <> {ROLE_OID}"
+    )
 }
 
 /// What the rules that were written last are, whatever the clients' own lines were then.

@@ -87,7 +87,7 @@ async fn run(
     });
     let (seen, probed) = mpsc::channel(QUEUE);
     let mut probes = JoinSet::new();
-    probes.spawn(probe::run(Arc::clone(&instance), server.life(), seen));
+    probes.spawn(probe::run(Arc::clone(&instance), server.life(), server.closed(), seen));
     probes.spawn(log_file::keep_short(Arc::clone(&instance)));
     probes.spawn(canary::report(Arc::clone(&instance), teller.clone()));
     let (touch_sender, touch) = mpsc::channel(QUEUE);
@@ -200,11 +200,13 @@ enum Effect {
 
 fn effect(current: &Order, arriving: &Order) -> Effect {
     let follows = matches!(current, Order::Follow { .. });
+    // Clients are in already: what the guard is waited for may be what holds the work up.
+    let admits = matches!(current, Order::AdmitClients { .. });
     let prepares = matches!(current, Order::PreparePromotion { .. });
     match arriving {
         Order::Stop => Effect::Ends,
         Order::Touch { .. } => Effect::Beside,
-        Order::OpenGuard | Order::CloseGuard | Order::ReadPosition { .. } if follows => {
+        Order::OpenGuard | Order::CloseGuard | Order::ReadPosition { .. } if follows || admits => {
             Effect::Beside
         }
         Order::OpenGuard | Order::CloseGuard | Order::ReadPosition { .. } => Effect::Waits,
@@ -266,7 +268,12 @@ async fn perform(order: Order, worker: &mut Worker, ears: &mut Ears, inbox: &mut
                 () = &mut working => break,
                 arriving = inbox.orders.recv() => {
                     let Some(arriving) = arriving else { return };
+                    let admits = matches!(order, Order::AdmitClients { .. });
+                    let waits = admits && !inbox.queue.is_empty();
                     match effect(&order, &arriving) {
+                        Effect::Beside if waits => {
+                            inbox.queue.push_back(arriving);
+                        }
                         Effect::Ends => {
                             if arriving == Order::Stop {
                                 inbox.queue.clear();
@@ -355,6 +362,7 @@ mod tests {
         assert_eq!(effect(&follow, &prepare), Effect::Ends);
         assert_eq!(effect(&follow, &Order::Touch { term }), Effect::Beside);
         assert_eq!(effect(&prepare, &follow), Effect::Ends);
+        assert_eq!(effect(&Order::AdmitClients { term }, &Order::OpenGuard), Effect::Beside);
         assert_eq!(effect(&alone, &prepare), Effect::Waits);
     }
 }

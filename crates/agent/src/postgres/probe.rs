@@ -5,6 +5,7 @@
 //! is reported while the probe goes on waiting for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use session::{Lsn, MirrorSeen, Position, Timeline};
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Row, Statement};
 
+use super::access;
 use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE_OID};
 use super::pidfd::ProcessHandle;
 use super::replication::parse_lsn;
@@ -49,6 +51,7 @@ pub struct Probed {
 pub async fn run(
     instance: Arc<Instance>,
     mut life: watch::Receiver<Option<u32>>,
+    closed: Arc<AtomicBool>,
     seen: mpsc::Sender<Probed>,
 ) {
     loop {
@@ -60,7 +63,7 @@ pub async fn run(
         match pid {
             Some(pid) => tokio::select! {
                 () = ended => {}
-                () = probe(&instance, pid, &seen) => return,
+                () = probe(&instance, pid, &closed, &seen) => return,
             },
             None => ended.await,
         }
@@ -71,7 +74,12 @@ pub async fn run(
 }
 
 /// Returns when nobody listens any more.
-async fn probe(instance: &Arc<Instance>, pid: u32, seen: &mpsc::Sender<Probed>) {
+async fn probe(
+    instance: &Arc<Instance>,
+    pid: u32,
+    closed: &AtomicBool,
+    seen: &mpsc::Sender<Probed>,
+) {
     loop {
         let Some((connection, statement)) = connect(instance, pid, seen).await else { return };
         let mut round: u32 = 0;
@@ -98,6 +106,11 @@ async fn probe(instance: &Arc<Instance>, pid: u32, seen: &mpsc::Sender<Probed>) 
                 return;
             }
             watch_process(&row, &mut watched);
+            if closed.load(Ordering::SeqCst)
+                && patient(instance, pid, seen, keep_out(&connection)).await.is_none()
+            {
+                return;
+            }
             if round.is_multiple_of(CARE_EVERY) && matches!(what, Seen::Primary { .. }) {
                 let care = patient(instance, pid, seen, care(&connection));
                 if care.await.is_none() {
@@ -203,6 +216,18 @@ async fn gone(watched: &Option<(i32, ProcessHandle)>) {
     match watched {
         Some((_, handle)) => handle.gone().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Ends clients that were in the middle of their log-in when the door was closed: nobody sees them
+/// before they are through.
+async fn keep_out(connection: &Connection) {
+    match connection.one(&access::end_clients()).await {
+        Ok(Some(count)) if count != "0" => {
+            tracing::info!(count, "clients that had slipped in were ended");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "clients cannot be kept out"),
     }
 }
 

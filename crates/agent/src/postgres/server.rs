@@ -17,7 +17,7 @@ use super::access::{self, Access};
 use super::control::Control;
 use super::create::{self, DataDir};
 use super::error::Error;
-use super::instance::{Instance, ROLE_OID};
+use super::instance::Instance;
 use super::pidfd::ProcessHandle;
 use super::process::{self, Postmaster};
 use super::replication::parse_lsn;
@@ -83,6 +83,8 @@ pub struct Server {
     exits: mpsc::Sender<u32>,
     /// Process id of the server while it runs and answers.
     life: watch::Sender<Option<u32>>,
+    /// Whether clients are kept out, for the probe.
+    closed: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -92,7 +94,8 @@ impl Server {
         settings::check(&instance)?;
         create::look(&instance, version)?;
         process::become_subreaper();
-        Ok(Server { instance, version, running: None, exits, life: watch::Sender::new(None) })
+        let (life, closed) = (watch::Sender::new(None), Arc::new(AtomicBool::new(false)));
+        Ok(Server { instance, version, running: None, exits, life, closed })
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
@@ -114,6 +117,15 @@ impl Server {
     /// Follows the server through its starts and stops: the process id while it answers.
     pub fn life(&self) -> watch::Receiver<Option<u32>> {
         self.life.subscribe()
+    }
+
+    /// Whether clients are kept out at this moment.
+    pub fn closed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closed)
+    }
+
+    fn note(&self, access: Access) {
+        self.closed.store(access == Access::Closed, Ordering::SeqCst);
     }
 
     pub fn mode(&self) -> Option<&Mode> {
@@ -140,6 +152,7 @@ impl Server {
         }
         let log_begin = startup::log_length(&instance);
         let given = settings::command_line(&instance, mode.listen);
+        self.note(mode.access);
         let postmaster = Postmaster::spawn(&instance, &given)?;
         let expected = Arc::new(AtomicBool::new(true));
         self.running = Some(Running { postmaster, log_begin, mode, expected, lines: None });
@@ -172,6 +185,7 @@ impl Server {
         let listen = if listens { Listen::Port } else { Listen::SocketOnly };
         let upstream = settings::read_upstream(&instance);
         let mode = Mode { listen, access: access::read(&instance), upstream };
+        self.note(mode.access);
         let log_begin = startup::log_length(&instance);
         let expected = Arc::new(AtomicBool::new(true));
         self.running = Some(Running { postmaster, log_begin, mode, expected, lines: None });
@@ -350,6 +364,7 @@ impl Server {
 
     /// Changes who may connect. Those who are connected stay; in force soon after.
     pub fn set_access(&mut self, access: Access) -> Result<(), Error> {
+        self.note(access);
         access::write(&self.instance, access)?;
         if let Some(running) = &mut self.running {
             running.mode.access = access;
@@ -376,10 +391,7 @@ impl Server {
     pub async fn end_clients(&self) -> Result<(), Error> {
         const DOING: &str = "ending client connections";
         let sql = self.sql()?;
-        let statement = format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity(NULL) \
-             WHERE backend_type IN ('client backend', 'walsender') AND usesysid <> {ROLE_OID}"
-        );
+        let statement = access::end_clients();
         let begun = Instant::now();
         loop {
             let left = sql.one(&statement).await.map_err(Error::sql(DOING))?;
@@ -415,6 +427,7 @@ impl Server {
         const DOING: &str = "ending the receiver";
         settings::write_upstream(&self.instance, None)?;
         access::write(&self.instance, Access::Closed)?;
+        self.note(Access::Closed);
         if let Some(running) = &mut self.running {
             running.mode.upstream = None;
             running.mode.access = Access::Closed;

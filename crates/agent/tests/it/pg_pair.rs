@@ -55,19 +55,28 @@ async fn both_sides_see_the_loss_of_the_stream_at_once_and_it_comes_back() {
 }
 
 #[tokio::test]
-async fn a_mirror_may_be_read_and_loses_its_own_slot() {
-    let (first, second, _serving) = pair().await;
+async fn a_mirror_may_be_read_until_its_promotion_and_loses_its_own_slot() {
+    let (first, mut second, _serving) = pair().await;
     first
         .sql()
         .await
         .batch_execute("CREATE ROLE app LOGIN PASSWORD 'client'; CREATE TABLE t AS SELECT 7 AS i")
         .await
         .unwrap();
-    crate::rig::eventually("a reader is let in", async || second.client("app").await.is_ok()).await;
+    let mut opened = None;
+    crate::rig::eventually("a reader is let in", async || {
+        opened = second.client("app").await.ok();
+        opened.is_some()
+    })
+    .await;
+    let reader = opened.unwrap();
+    assert_eq!(one(&reader, "SELECT 1").await, "1");
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(one(&second.sql().await, slots).await, "0");
     let active = "SELECT slot_name FROM pg_replication_slots WHERE active";
     assert_eq!(one(&first.sql().await, active).await, "backstay_mirror");
+    second.prepare(3).await;
+    assert!(reader.simple_query("SELECT 1").await.is_err());
 }
 
 #[tokio::test]
