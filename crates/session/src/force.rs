@@ -22,11 +22,11 @@ impl Session {
         let usable = !self.data().touched;
         let Some(side) = self.side.as_mut() else { return Answer::Refused(Why::NotAPartner) };
         match side.server {
-            Server::Unknown | Server::Starting | Server::Primary | Server::Stopping => {
+            Server::Unknown | Server::Primary | Server::Stopping => {
                 return Answer::Refused(Why::Busy);
             }
             Server::Absent => return Answer::Refused(Why::NoData),
-            Server::Off | Server::Alone | Server::Following(_) => {}
+            Server::Starting | Server::Off | Server::Alone | Server::Following(_) => {}
         }
         if !usable {
             return Answer::Refused(Why::NoData);
@@ -36,9 +36,12 @@ impl Session {
         if side.can_be_promoted() && side.position.is_some() {
             self.force_now(turn);
         } else {
+            let starts = side.server == Server::Starting;
             side.force_pending = true;
             side.server = Server::Starting;
-            self.order(turn, Order::RunAlone { reachable: true });
+            if !starts {
+                self.order(turn, Order::RunAlone { reachable: true });
+            }
         }
         Answer::Begun
     }

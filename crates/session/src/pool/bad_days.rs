@@ -349,3 +349,21 @@ fn a_member_that_hears_lost_identities_grants_what_it_must_not() {
     pool.step(W, Input::Received(Message { record: Some(current), ..old }));
     assert_eq!(pool.place(W).disk.promise, Term(3), "the mutant votes for a state that is lost");
 }
+
+#[test]
+fn forced_service_waits_for_a_server_that_is_starting() {
+    let mut pool = Pool::new(true);
+    for member in [A, B, W] {
+        pool.crash_host(member);
+    }
+    pool.slow_start = true;
+    pool.start(B);
+    pool.run(5_000);
+    assert_eq!(pool.ask(B, Request::ForceService), Answer::Begun);
+    let incarnation = Incarnation { started: 1, timeline: Timeline(2) };
+    let position = Position { timeline: Timeline(2), lsn: Lsn(2_000) };
+    pool.slow_start = false;
+    pool.fact(B, Fact::Started { incarnation, position });
+    pool.run(1_000);
+    assert_eq!(pool.role(B), Some(Role::Principal));
+}
