@@ -63,7 +63,7 @@ pub fn watch(dir: &Path) {
 
 fn watch_all() {
     loop {
-        thread::sleep(LOOK_EVERY);
+        thread::park_timeout(LOOK_EVERY);
         let late = tests()
             .iter()
             .find(|test| test.begun.elapsed() > LONGEST)
