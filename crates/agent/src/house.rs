@@ -1,7 +1,7 @@
 //! What a server and a witness have in common: how the loop's thread is started and watched.
 //!
 //! The loop runs on a thread with a runtime of its own and, where permitted, a raised priority.
-//! If it ends by a panic or because the ledger failed, if it is silent for longer than a lease, or
+//! If it ends by a panic or because the ledger failed, if it is silent for too long (`beat`), or
 //! if a room ends, nothing can be promised any more: every local PostgreSQL is stopped, and the
 //! process ends.
 
@@ -36,6 +36,8 @@ const PRIORITY: i32 = -10;
 /// Entries of each history that stay in memory.
 const SERVER_HISTORY: usize = 500;
 const WITNESS_HISTORY: usize = 30;
+/// A loop that is silent for less may merely be starved.
+const LEAST_SILENCE: Duration = Duration::from_secs(3);
 /// What was logged last gets so long to be written before the process aborts.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -94,7 +96,7 @@ impl House {
         let (to_end, end) = oneshot::channel();
         let (to_outcome, mut outcome) = oneshot::channel();
         let beat = Arc::new(Beat::default());
-        let mut watchdog = Watchdog::new(Arc::clone(&beat), self.smallest_lease(&doors));
+        let mut watchdog = Watchdog::new(Arc::clone(&beat), self.longest_silence(&doors));
         let posts = Posts { doors: doors.clone(), facts, end, beat };
         std::thread::Builder::new()
             .name("sessions".to_owned())
@@ -130,10 +132,12 @@ impl House {
         std::process::abort();
     }
 
-    /// Of the sessions whose PostgreSQL is here.
-    fn smallest_lease(&self, doors: &[Option<Door>]) -> Option<Duration> {
+    /// How long the loop may be silent while it has PostgreSQL servers: the smallest lease of their
+    /// sessions, but long enough not to take a starved machine for a hung one. A loop that comes
+    /// back in between finds by itself that its lease is over.
+    fn longest_silence(&self, doors: &[Option<Door>]) -> Option<Duration> {
         let here = self.parts.iter().zip(doors).filter(|(_, door)| door.is_some());
-        here.map(|(part, _)| part.timing.lease).min()
+        here.map(|(part, _)| part.timing.lease.max(LEAST_SILENCE)).min()
     }
 
     /// The body of the loop's thread. How it ends is told before anything else is cleared away;
