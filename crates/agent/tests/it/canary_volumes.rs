@@ -60,7 +60,7 @@ async fn a_write_that_hangs_is_told_at_its_deadline_and_holds_nobody_up() {
         panic!("not told as failing");
     };
     assert!(text.contains("did not end within"), "{text}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     let reader = std::fs::File::open(dir.file()).unwrap();
     assert_eq!(event(&mut canary).await, CanaryEvent::Well);
     drop(canary);

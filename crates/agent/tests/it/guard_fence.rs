@@ -118,7 +118,7 @@ async fn a_guard_counts_as_closed_only_when_its_walsender_is_gone() {
 
     let before = Instant::now();
     guard.close();
-    assert!(before.elapsed() < Duration::from_millis(50), "a hung server blocks the caller");
+    assert!(before.elapsed() < Duration::from_secs(5), "a hung server blocks the caller");
     let early = tokio::time::timeout(Duration::from_millis(400), guard.event()).await;
     assert!(early.is_err(), "closed although its walsender lives");
     kill_process(walsender, Signal::CONT).unwrap();

@@ -111,7 +111,7 @@ async fn a_lost_connection_is_made_again_at_once() {
         let begun = Instant::now();
         let mut channel = accept(&listener, "b").await;
         println!("links: connected again after {:?}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(begun.elapsed() < PATIENCE);
         let sent = message(Member::FIRST, WITNESS, None, Body::StateAsked { nonce: 9 });
         host.send("b", "pool", &sent);
         host.peers.flush();
@@ -149,7 +149,7 @@ async fn silent_strangers_keep_no_member_out() {
     let mut channel = Channel::new(transport);
     let hello = introduction("a").hello(protocol::handshake::Role::Member, "b");
     tokio::time::timeout(PATIENCE, channel.introduce(&hello)).await.unwrap().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
