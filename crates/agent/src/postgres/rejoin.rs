@@ -71,6 +71,7 @@ pub async fn run(
 /// without clients, so that a crashed one replays to its end; changes nothing otherwise.
 pub async fn decide(server: &mut Server, follow: &Follow, teller: &Teller) -> Result<Plan, Error> {
     teller.doing("comparing this copy with the principal's history");
+    server.end_dropped_start().await;
     clone::finish_swap(server.instance())?;
     let unfinished = match Unfinished::read(server.instance()) {
         Some(Unfinished::Rewind) => Some("a rewind was not finished"),

@@ -63,6 +63,9 @@ struct Running {
     /// Set before we end it ourselves, so that its end is no news.
     expected: Arc<AtomicBool>,
     lines: Option<Lines>,
+    /// It lets nobody in, and was seen to have nothing left to do. A start that was dropped has no
+    /// connections either, and is no such thing.
+    mute: bool,
 }
 
 /// Our connections.
@@ -155,14 +158,15 @@ impl Server {
         self.note(mode.access);
         let postmaster = Postmaster::spawn(&instance, &given)?;
         let expected = Arc::new(AtomicBool::new(true));
-        self.running = Some(Running { postmaster, log_begin, mode, expected, lines: None });
+        self.running =
+            Some(Running { postmaster, log_begin, mode, expected, lines: None, mute: false });
         if let Err(error) = self.connect(instance.start_timeout, "starting").await {
             self.stop().await;
             return Err(error);
         }
-        self.open_spares().await?;
+        // At once: if this is dropped now, its end must still be news.
         self.watch();
-        Ok(())
+        self.open_spares().await
     }
 
     /// Takes a server over that runs already. `Ok(false)`: none runs, or it did not let us in and
@@ -188,16 +192,17 @@ impl Server {
         self.note(mode.access);
         let log_begin = startup::log_length(&instance);
         let expected = Arc::new(AtomicBool::new(true));
-        self.running = Some(Running { postmaster, log_begin, mode, expected, lines: None });
+        self.running =
+            Some(Running { postmaster, log_begin, mode, expected, lines: None, mute: false });
         match self.connect(ADOPT_TIMEOUT, "taking it over").await {
             Ok(()) => {
                 // The former agent may have died between a file and its reload.
                 self.signal(Signal::HUP);
+                self.watch();
                 if let Err(error) = self.open_spares().await {
                     // Whoever needs one opens it then.
                     tracing::warn!(%error, "a spare connection is missing");
                 }
-                self.watch();
                 Ok(true)
             }
             Err(error @ Error::Refused { .. }) => {
@@ -240,6 +245,7 @@ impl Server {
                 Some(Err(_)) => sleep(TICK).await,
                 None if running.mode.upstream.is_none() && stillness.is_still() => {
                     tracing::warn!("the standby has replayed everything and lets nobody in");
+                    running.mute = true;
                     return Ok(());
                 }
                 None => {}
@@ -250,6 +256,7 @@ impl Server {
         };
         settings::read_back(&instance, running.mode.listen, &control).await?;
         running.lines = Some(Lines { control: Arc::new(control), barrier: None, spare: None });
+        running.mute = false;
         Ok(())
     }
 
@@ -408,7 +415,15 @@ impl Server {
     /// Whether it runs as a standby that has replayed everything and takes no connections, ours
     /// included: transactions of the time before had too many subtransactions.
     pub fn is_mute(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.lines.is_none())
+        self.running.as_ref().is_some_and(|running| running.mute)
+    }
+
+    /// Ends a server whose start was dropped before it let us in: it can be asked nothing.
+    pub async fn end_dropped_start(&mut self) {
+        let dropped = |running: &Running| running.lines.is_none() && !running.mute;
+        if self.running.as_ref().is_some_and(dropped) {
+            self.stop().await;
+        }
     }
 
     /// Waits until a server that was mute takes connections.
@@ -416,9 +431,8 @@ impl Server {
         while self.is_mute() {
             self.connect(self.instance.start_timeout, "promoting").await?;
         }
-        self.open_spares().await?;
         self.watch_life();
-        Ok(())
+        self.open_spares().await
     }
 
     /// Makes a running standby one without upstream and without clients. Returns when its receiver

@@ -12,6 +12,7 @@ mod pg_life;
 mod pg_pair;
 mod pg_promotion;
 mod pg_settings;
+mod rejoin_dropped;
 mod rejoin_restart;
 mod rejoin_rewind;
 mod rejoin_way_back;
