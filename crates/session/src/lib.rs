@@ -19,8 +19,8 @@
 //!
 //! Reading order: `input`, `output`, `record`; then `session` (the door), `receive` (what every
 //! message brings), `vote` and `candidate` (elections), `principal`, `promotion`, `protect`
-//! (a reign), `partner` and `mirror` (a data server between reigns), and the rules for bad days: `amnesia`,
-//! `force`, `handover`, `membership`. `docs/protocol.md` gives the rules their numbers.
+//! (a reign), `partner` and `mirror` (a data server between reigns), and the rules for bad days:
+//! `amnesia`, `force`, `handover`, `membership`. `docs/protocol.md` gives the rules their numbers.
 #![no_std]
 #![forbid(unsafe_code)]
 
