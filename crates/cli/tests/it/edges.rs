@@ -108,7 +108,7 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
 
 #[test]
 fn what_keeps_a_mirror_away_is_named_and_it_comes_back_when_it_is_mended() {
-    let demo = Demo::start("edges-names", &["--profile", "fast"]);
+    let demo = Demo::start("edges-names", &[]);
     let term = demo.wait_until_armed()["term"].clone();
     let unchanged = |config: String| config;
     refuse_a_second_agent(&demo);
@@ -203,7 +203,7 @@ fn outlive_a_clock_that_jumps(demo: &Demo) {
 
 #[test]
 fn what_was_acknowledged_outlives_kill_9_of_every_process_alone_and_together() {
-    let demo = Demo::start("edges-kill", &["--profile", "fast"]);
+    let demo = Demo::start("edges-kill", &[]);
     demo.wait_until_armed();
     let uri = uri(&demo);
     let writer = Writer::start(&uri, 1);
