@@ -114,7 +114,7 @@ fn what_keeps_a_mirror_away_is_named_and_it_comes_back_when_it_is_mended() {
     refuse_a_second_agent(&demo);
     assert_eq!(demo.wait_until_armed()["term"], term, "the second agent did no harm");
 
-    demo.demo("kill", &["be2"]).expect(0);
+    demo.kill_and_see("be2");
     let taken = TcpListener::bind(("127.0.0.1", port(&demo, "be2"))).unwrap();
     let told = demo.demo("restart", &["be2"]).expect(1);
     assert!(told.talk.contains("is taken by another program"), "{}", told.talk);
@@ -127,7 +127,7 @@ fn what_keeps_a_mirror_away_is_named_and_it_comes_back_when_it_is_mended() {
     }
     demo.demo("restart", &["be2"]).expect(0);
     demo.wait_until_armed();
-    demo.demo("kill", &["be2"]).expect(0);
+    demo.kill_and_see("be2");
 
     let data = member_dir(&demo, "be2").join("postgres/data");
     let mark = fs::read_to_string(data.join("backstay.pool")).unwrap();
@@ -140,7 +140,7 @@ fn what_keeps_a_mirror_away_is_named_and_it_comes_back_when_it_is_mended() {
     }
     demo.demo("restart", &["be2"]).expect(0);
     demo.wait_until_armed();
-    demo.demo("kill", &["be2"]).expect(0);
+    demo.kill_and_see("be2");
 
     refuse_missing_programs(&demo);
     demo.demo("restart", &["be2"]).expect(0);
@@ -189,7 +189,7 @@ fn refuse_missing_programs(demo: &Demo) {
 
 /// The machine's time since boot differs from one start of an agent to the next by a day.
 fn outlive_a_clock_that_jumps(demo: &Demo) {
-    demo.demo("kill", &["be2"]).expect(0);
+    demo.kill_and_see("be2");
     {
         let _ahead = agent(demo, &["unshare", "--time", "--boottime", "100000"], |config| config);
         demo.wait_until_armed();

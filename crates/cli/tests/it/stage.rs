@@ -71,8 +71,17 @@ impl Demo {
     #[track_caller]
     pub fn wait_until_armed(&self) -> Value {
         self.wait("mirrored and armed", |pool| {
-            pool["state"] == "mirrored" && pool["automatic_failover"]["armed"] == true
+            pool["state"] == "mirrored"
+                && pool["automatic_failover"]["armed"] == true
+                && pool["members"].as_array().unwrap().iter().all(takes_part)
         })
+    }
+
+    /// Without the wait, the next look could still show the pool as it was before the loss.
+    #[track_caller]
+    pub fn kill_and_see(&self, name: &str) {
+        self.demo("kill", &[name]).expect(0);
+        self.wait("the loss is seen", |pool| pool["automatic_failover"]["armed"] != true);
     }
 
     pub fn logs(&self) -> String {
@@ -95,6 +104,19 @@ impl Drop for Demo {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
+}
+
+/// The member itself says so: what the principal tells may be from before a loss.
+fn takes_part(member: &Value) -> bool {
+    let session = &member["session"];
+    let sees_all = |others: &Vec<Value>| others.iter().all(|other| other["connected"] == true);
+    let postgres = match session["role"].as_str() {
+        Some("principal") => "primary",
+        Some("mirror") => "standby",
+        Some("witness") => return session["others"].as_array().is_some_and(sees_all),
+        _ => return false,
+    };
+    session["postgres"]["state"] == postgres && session["others"].as_array().is_some_and(sees_all)
 }
 
 pub fn process<'a>(status: &'a Value, name: &str) -> &'a Value {

@@ -101,7 +101,8 @@ async fn log_in(uri: &str) -> Option<Client> {
 /// Runs statements on whichever server takes writes; an error in the server's words.
 pub fn run(uri: &str, statements: &str) -> Result<(), String> {
     block_on(async {
-        let client = log_in(uri).await.ok_or("nobody takes writes")?;
+        let open = wait_for_log_in(uri, &AtomicBool::new(false)).await;
+        let client = open.ok_or("nobody takes writes")?;
         let ran = timeout(PATIENCE * 10, client.batch_execute(statements)).await;
         let told = |error: tokio_postgres::Error| match error.as_db_error() {
             Some(server) => server.message().to_owned(),
@@ -115,7 +116,7 @@ pub fn run(uri: &str, statements: &str) -> Result<(), String> {
 #[track_caller]
 pub fn all_there(uri: &str, acknowledged: &[i64]) {
     let found: Vec<i64> = block_on(async {
-        let client = log_in(uri).await.unwrap();
+        let client = wait_for_log_in(uri, &AtomicBool::new(false)).await.unwrap();
         let rows = client.query("SELECT number FROM edges ORDER BY number", &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     });
