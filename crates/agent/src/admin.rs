@@ -75,9 +75,10 @@ pub(crate) fn course(seat: &Seat, now: Instant, request: &Request) -> Course {
                 newest: seat.history.newest(),
             })
         }
-        Request::Status { .. } | Request::Shutdown { .. } => {
-            Code::UnknownRequest.refusal(None).into()
-        }
+        Request::Status { .. }
+        | Request::Shutdown { .. }
+        | Request::Follow { .. }
+        | Request::Drained { .. } => Code::UnknownRequest.refusal(None).into(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! hint; the sentences live in `words`.
 
 mod history;
+mod route;
 mod show;
 mod status;
 pub mod words;
@@ -14,6 +15,7 @@ pub mod words;
 use serde::{Deserialize, Serialize};
 
 pub use history::{HistoryEntry, HistoryKind, PhaseTime};
+pub use route::{PostgresState, Route, RoutePostgres, RoutePromotion};
 pub use show::at_text;
 pub use status::{
     Alarm, AutomaticFailover, CopyProgress, DatumShown, ForcedShown, MemberKind, MemberStatus,
@@ -81,6 +83,11 @@ pub enum Request {
     ServeAlone { pool: String },
     /// Let a member that lost its state learn the session from the serving principal alone.
     Learn { pool: String },
+    /// Be told who serves the pool, until the connection ends: `Response::Route` again and again.
+    Follow { pool: String },
+    /// A follower's word that it has no transaction open on the principal of `term`, and begins
+    /// none until it has heard more. There is no answer.
+    Drained { pool: String, term: u64 },
     /// End this process in good order. `stop_postgres`: shut its PostgreSQL servers down too;
     /// otherwise they keep running and are adopted at the next start.
     Shutdown {
@@ -111,6 +118,7 @@ pub enum Response {
         newest: u64,
     },
     Refused(Refusal),
+    Route(Route),
 }
 
 /// Why something was not done, or would not be.
@@ -180,7 +188,9 @@ impl Request {
             | Request::History { pool, .. }
             | Request::ChangeWitness { pool, .. }
             | Request::ServeAlone { pool }
-            | Request::Learn { pool } => Some(pool),
+            | Request::Learn { pool }
+            | Request::Follow { pool }
+            | Request::Drained { pool, .. } => Some(pool),
             Request::Status { pool } => pool.as_deref(),
             Request::Shutdown { .. } => None,
         }
@@ -189,7 +199,7 @@ impl Request {
     /// Whether it only reads.
     pub fn is_read(&self) -> bool {
         match self {
-            Request::Status { .. } | Request::History { .. } => true,
+            Request::Status { .. } | Request::History { .. } | Request::Follow { .. } => true,
             Request::Failover { dry_run, .. } => *dry_run,
             Request::ForceService { accept_data_loss, .. } => !accept_data_loss,
             Request::CreateSession { .. }
@@ -198,6 +208,7 @@ impl Request {
             | Request::ChangeWitness { .. }
             | Request::ServeAlone { .. }
             | Request::Learn { .. }
+            | Request::Drained { .. }
             | Request::Shutdown { .. } => false,
         }
     }

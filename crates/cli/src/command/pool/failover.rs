@@ -92,6 +92,7 @@ async fn plan(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<FailoverPla
         | Response::Status(_)
         | Response::Preview(_)
         | Response::History { .. }
+        | Response::Route(_)
         | Response::Refused(_) => Err(surprise()),
     }
 }

@@ -131,6 +131,7 @@ fn sentence(response: Response) -> String {
         Response::Status(_)
         | Response::Plan(_)
         | Response::Preview(_)
+        | Response::Route(_)
         | Response::History { .. } => "the member answered something else than asked".to_owned(),
     }
 }

@@ -1,0 +1,16 @@
+//! The Front End's SQL gateway: any PostgreSQL client connects to it as if to PostgreSQL, and hardly
+//! notices a failover.
+//!
+//! One task per client session (`client`) walks the messages of both sides (`conversation`), has a
+//! server connection from `servers` while it needs one, and learns from `route` who the principal
+//! is. What was cut off by a failover is judged in `in_doubt`; what the next principal must be told
+//! of a client session is kept in `restore`. Everything runs on one thread.
+
+pub mod config;
+mod in_doubt;
+mod login;
+mod mode;
+mod route;
+mod status;
+mod tls;
+mod verifiers;
