@@ -1,9 +1,9 @@
 //! What a Front End must know of a pool: who serves, until when for sure, where its PostgreSQL is,
 //! and what decides about commits in doubt (G3).
 //!
-//! A follower asks once (`Request::Follow`), and the member answers with a `Route` at once, after
-//! each change, and at least with each heartbeat. What a route says was true when it was sent;
-//! `lease_left_ms` counts from then.
+//! A follower asks with each heartbeat (`Request::Follow`), and the member answers with a `Route` at
+//! once, and sends another after each change. What a route says was true when it was sent, which
+//! was after the question whose stamp it echoes: so `lease_left_ms` may be counted from there.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ pub struct Route {
     pub pool: String,
     /// This member's name.
     pub member: String,
+    /// The stamp of the newest question on this connection.
+    #[serde(default)]
+    pub echo: u64,
     /// The newest term that this member has promised or knows of.
     pub promise: u64,
     /// Of its record; 0 if there is none.
