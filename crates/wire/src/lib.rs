@@ -13,6 +13,7 @@ mod cursor;
 pub mod frame;
 pub mod message;
 pub mod replication;
+pub mod scram;
 pub mod startup;
 
 /// Bytes that are not what the protocol says they must be.
