@@ -6,6 +6,7 @@
 //! Every refusal carries a stable code for programs, a sentence for people and, where one exists, a
 //! hint; the sentences live in `words`.
 
+mod front_end;
 mod history;
 mod route;
 mod show;
@@ -14,6 +15,10 @@ pub mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub use front_end::{
+    ClientSessionCounts, FrontEndCounters, FrontEndMode, FrontEndPrincipal, FrontEndServer,
+    FrontEndStandby, FrontEndStatus, ServerConnectionCounts, SessionsEnded,
+};
 pub use history::{HistoryEntry, HistoryKind, PhaseTime};
 pub use route::{PostgresState, Route, RoutePostgres, RoutePromotion};
 pub use show::at_text;
@@ -121,6 +126,8 @@ pub enum Response {
     },
     Refused(Refusal),
     Route(Route),
+    /// The status of a Front End.
+    FrontEnd(FrontEndStatus),
 }
 
 /// Why something was not done, or would not be.

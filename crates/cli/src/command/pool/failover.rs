@@ -93,6 +93,7 @@ async fn plan(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<FailoverPla
         | Response::Preview(_)
         | Response::History { .. }
         | Response::Route(_)
+        | Response::FrontEnd(_)
         | Response::Refused(_) => Err(surprise()),
     }
 }

@@ -132,6 +132,7 @@ fn sentence(response: Response) -> String {
         | Response::Plan(_)
         | Response::Preview(_)
         | Response::Route(_)
+        | Response::FrontEnd(_)
         | Response::History { .. } => "the member answered something else than asked".to_owned(),
     }
 }
