@@ -14,6 +14,7 @@ pub mod frame;
 pub mod message;
 pub mod replication;
 pub mod scram;
+pub mod server;
 pub mod startup;
 
 /// Bytes that are not what the protocol says they must be.

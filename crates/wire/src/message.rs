@@ -234,6 +234,66 @@ pub fn push_sasl(out: &mut Vec<u8>, message: &[u8]) {
     push(out, b'p', |out| out.extend_from_slice(message));
 }
 
+/// Appends a statement to be prepared under no name, with parameters of types that the server
+/// finds out.
+pub fn push_parse(out: &mut Vec<u8>, text: &str) {
+    push(out, b'P', |out| {
+        push_text(out, "");
+        push_text(out, text);
+        out.extend_from_slice(&[0; 2]);
+    });
+}
+
+/// Appends parameters for the statement without a name, all of them texts, and asks for the
+/// result as text.
+pub fn push_bind(out: &mut Vec<u8>, parameters: &[&str]) {
+    push(out, b'B', |out| {
+        out.extend_from_slice(&[0; 4]);
+        let count = u16::try_from(parameters.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&count.to_be_bytes());
+        for parameter in parameters.iter().take(usize::from(count)) {
+            let length = i32::try_from(parameter.len()).unwrap_or(i32::MAX);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(parameter.as_bytes());
+        }
+        out.extend_from_slice(&[0; 2]);
+    });
+}
+
+/// Appends the order to carry out what was bound, to its end, and to say when that is done.
+pub fn push_execute_and_sync(out: &mut Vec<u8>) {
+    push(out, b'E', |out| {
+        push_text(out, "");
+        out.extend_from_slice(&[0; 4]);
+    });
+    push(out, b'S', |_| {});
+}
+
+/// What a client answers while it logs in. All of it has the tag `PASSWORD`; what it is follows
+/// from the question.
+pub const PASSWORD: u8 = b'p';
+
+/// Reads a password, in clear or as an MD5 answer.
+pub fn read_password(body: &[u8]) -> Result<&str, Malformed> {
+    let mut cursor = Cursor::new(body);
+    let password = cursor.text()?;
+    if cursor.is_empty() { Ok(password) } else { Err(Malformed::Length) }
+}
+
+/// Reads the choice of a SASL mechanism, and its first message if one came along.
+pub fn read_sasl_initial(body: &[u8]) -> Result<(&str, Option<&[u8]>), Malformed> {
+    let mut cursor = Cursor::new(body);
+    let mechanism = cursor.text()?;
+    let first = match cursor.i32()? {
+        -1 => None,
+        length => {
+            let length = usize::try_from(length).map_err(|_| Malformed::Length)?;
+            Some(cursor.bytes(length)?)
+        }
+    };
+    if cursor.is_empty() { Ok((mechanism, first)) } else { Err(Malformed::Length) }
+}
+
 /// Appends the end of a copy.
 pub fn push_copy_done(out: &mut Vec<u8>) {
     push(out, b'c', |_| {});
@@ -285,7 +345,25 @@ mod tests {
         assert_eq!(mechanisms.collect::<Vec<_>>(), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
     }
 
+    #[test]
+    fn a_choice_of_mechanism_is_read_as_it_was_written() {
+        let mut bytes = Vec::new();
+        push_sasl_initial(&mut bytes, "SCRAM-SHA-256", b"n,,n=,r=x");
+        let frame = frame::split(&bytes, 100).unwrap().unwrap();
+        assert_eq!(frame.tag, PASSWORD);
+        assert_eq!(read_sasl_initial(frame.body), Ok(("SCRAM-SHA-256", Some(&b"n,,n=,r=x"[..]))));
+        assert_eq!(read_sasl_initial(b"X\0\xff\xff\xff\xff"), Ok(("X", None)));
+        assert_eq!(read_sasl_initial(b"X\0\0\0\0\x01ab"), Err(Malformed::Length));
+        assert_eq!(read_password(b"secret\0"), Ok("secret"));
+        assert_eq!(read_password(b"secret\0more"), Err(Malformed::Length));
+    }
+
     proptest! {
+        #[test]
+        fn answers_of_any_bytes_do_not_panic(bytes: Vec<u8>) {
+            let _ = (read_password(&bytes), read_sasl_initial(&bytes));
+        }
+
         #[test]
         fn no_bytes_panic(tag: u8, bytes: Vec<u8>) {
             match Backend::read(Frame { tag, body: &bytes }) {

@@ -11,6 +11,11 @@ use crate::frame::{push_counted, push_text};
 
 /// Protocol 3.0, which every supported server speaks.
 pub const PROTOCOL_3_0: u32 = 3 << 16;
+/// Protocol 3.2, which differs in one thing: the key for cancel requests has any length. There has
+/// never been a 3.1, and nobody may speak it.
+pub const PROTOCOL_3_2: u32 = PROTOCOL_3_0 + 2;
+/// How the names of options of the protocol itself begin. None has been invented yet.
+pub const PROTOCOL_OPTION: &str = "_pq_.";
 pub const SSL_REQUEST: u32 = 80_877_103;
 pub const GSSENC_REQUEST: u32 = 80_877_104;
 pub const CANCEL_REQUEST: u32 = 80_877_102;
@@ -22,8 +27,18 @@ pub const LIMIT: usize = 10_000;
 pub enum Startup<'a> {
     Ssl,
     Gssenc,
-    Cancel { process: u32, key: &'a [u8] },
-    Start { version: u32, parameters: Vec<(&'a str, &'a str)> },
+    Cancel {
+        process: u32,
+        key: &'a [u8],
+    },
+    Start {
+        version: u32,
+        parameters: Vec<(&'a str, &'a str)>,
+    },
+    /// A version of the protocol whose packets nobody here can read.
+    Unsupported {
+        version: u32,
+    },
 }
 
 /// Takes the first packet of a connection off `buffer`, with its size in bytes.
@@ -50,7 +65,7 @@ fn read(body: &[u8]) -> Result<Startup<'_>, Malformed> {
         version if version >> 16 == 3 => {
             Startup::Start { version, parameters: parameters(&mut cursor)? }
         }
-        _unknown => return Err(Malformed::Code),
+        version => Startup::Unsupported { version },
     })
 }
 
@@ -63,6 +78,26 @@ fn parameters<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<(&'a str, &'a str)>, Ma
         }
         parameters.push((name, cursor.text()?));
     }
+}
+
+/// What is spoken with a client that asked for version 3.x.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Negotiation<'a> {
+    /// `PROTOCOL_3_0` or `PROTOCOL_3_2`.
+    pub version: u32,
+    /// The client must be told, once and before anything else, because this is not what it asked
+    /// for; with the options of the protocol that it named in vain.
+    pub tell: Option<Vec<&'a str>>,
+}
+
+/// Decides on the version of the protocol and on its options. A client from the future is offered
+/// the newest version known, and one that asks for the version that never was the one before it.
+pub fn negotiate<'a>(version: u32, parameters: &[(&'a str, &'a str)]) -> Negotiation<'a> {
+    let spoken = if version < PROTOCOL_3_2 { PROTOCOL_3_0 } else { PROTOCOL_3_2 };
+    let names = parameters.iter().map(|(name, _)| *name);
+    let unknown: Vec<_> = names.filter(|name| name.starts_with(PROTOCOL_OPTION)).collect();
+    let other = spoken != version || !unknown.is_empty();
+    Negotiation { version: spoken, tell: other.then_some(unknown) }
 }
 
 /// Appends a start-up packet of protocol 3.0 with these parameters.
@@ -119,6 +154,31 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn a_client_is_told_of_another_version_only_when_there_is_one() {
+        let told = |version, parameters: &[(&'static str, &'static str)]| {
+            let negotiation = negotiate(version, parameters);
+            (negotiation.version, negotiation.tell)
+        };
+        let user = [("user", "x")];
+        assert_eq!(told(PROTOCOL_3_0, &user), (PROTOCOL_3_0, None));
+        assert_eq!(told(PROTOCOL_3_2, &user), (PROTOCOL_3_2, None));
+        assert_eq!(told(PROTOCOL_3_0 + 1, &user), (PROTOCOL_3_0, Some([].into())));
+        assert_eq!(told(PROTOCOL_3_0 + 3, &user), (PROTOCOL_3_2, Some([].into())));
+        // As a client asks that wants to see whether the server can negotiate at all.
+        let grease = [("user", "x"), ("_pq_.test_protocol_negotiation", "")];
+        let named = Some([grease[1].0].into());
+        assert_eq!(told(PROTOCOL_3_0 + 9999, &grease), (PROTOCOL_3_2, named.clone()));
+        assert_eq!(told(PROTOCOL_3_0, &grease), (PROTOCOL_3_0, named));
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_read_is_named() {
+        let mut bytes = Vec::new();
+        push_request(&mut bytes, 2 << 16);
+        assert_eq!(split(&bytes), Ok(Some((Startup::Unsupported { version: 2 << 16 }, 8))));
     }
 
     #[test]
