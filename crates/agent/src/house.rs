@@ -25,6 +25,7 @@ use crate::ledger::{Found, Ledger, Opened};
 use crate::peers::Peers;
 use crate::room::{Door, Told};
 use crate::rounds::{End, Inlets, Rounds, when};
+use crate::route::{Post, Routes};
 use crate::seat::{Chance, Seat};
 use crate::{clock, rounds};
 
@@ -178,7 +179,11 @@ impl House {
             .map_err(|error| Error::Listen { address: process.listen, error })?;
         let (to_loop, received) = mpsc::channel(QUEUE);
         let (to_ask, requests) = mpsc::channel(REQUESTS);
-        let peers = Peers::start(&me, listener, hosts(&process, &parts), &to_loop, to_ask);
+        let mut routes = Routes::default();
+        let posts: Vec<Option<Post>> =
+            parts.iter().zip(&doors).map(|(part, door)| routes.add(part, door.as_ref())).collect();
+        let hosts = hosts(&process, &parts);
+        let peers = Peers::start(&me, listener, hosts, &to_loop, to_ask, routes);
         let mut rounds = Rounds {
             me,
             kind,
@@ -190,6 +195,7 @@ impl House {
             ledger: opened.ledger,
             deadlines: BTreeSet::new(),
             next_request: 0,
+            stepped: BTreeSet::new(),
             beat,
         };
         let keep = match kind {
@@ -197,7 +203,7 @@ impl House {
             MemberKind::Witness => WITNESS_HISTORY,
         };
         let dir = process.state_dir.join("history");
-        for (part, door) in parts.into_iter().zip(doors) {
+        for ((part, door), post) in parts.into_iter().zip(doors).zip(posts) {
             let stored = opened.states.remove(&part.pool);
             let mut history = History::open(&dir, &part.pool, &process.name, keep, scribe.clone());
             let term = stored.as_ref().and_then(session::Durable::record_id).unwrap_or_default();
@@ -205,7 +211,9 @@ impl House {
             let chance = Chance { seed: random()?, identity: random()?, run: rounds.me.run };
             let number = rounds.seats.len();
             rounds.by_name.insert(part.pool.clone(), number);
-            let (seat, taken) = Seat::start(part, stored, history, door, chance, rounds::when());
+            let (mut seat, taken) =
+                Seat::start(part, stored, history, door, chance, rounds::when());
+            seat.post = post;
             rounds.seats.push(seat);
             rounds.taken(number, taken);
         }

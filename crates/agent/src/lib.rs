@@ -19,6 +19,7 @@ mod perform;
 pub mod postgres;
 mod room;
 mod rounds;
+pub mod route;
 mod seat;
 pub mod server;
 mod status;

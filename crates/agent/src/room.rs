@@ -23,6 +23,7 @@ use crate::config;
 use crate::error::Error;
 use crate::fence;
 use crate::postgres::create::Lock;
+use crate::postgres::drain::{Drain, Roll};
 use crate::postgres::sql::{Commits, Connection, literal};
 use crate::postgres::{self, Condition, Driver, Instance, OsUser, Upstream};
 
@@ -69,6 +70,8 @@ pub(crate) struct Told {
 pub(crate) struct Door {
     pub wanted: mpsc::Sender<Wanted>,
     pub condition: watch::Receiver<Condition>,
+    /// The Front Ends that follow the pool here.
+    pub roll: Roll,
     instance: Arc<Instance>,
     lock: Option<Arc<Lock>>,
 }
@@ -82,6 +85,7 @@ pub(crate) struct Room {
     /// Held as long as the process runs; `None` if the directories are not there yet.
     lock: Option<Arc<Lock>>,
     partner: Upstream,
+    drain: Drain,
     databases: Vec<config::DatabaseEntry>,
     /// Exists while a pool is being created here.
     creating: PathBuf,
@@ -117,9 +121,11 @@ impl Room {
             Upstream { host: configured.partner_host.clone(), port: configured.partner_port };
         let (to_room, wanted) = mpsc::channel(QUEUE);
         let (shown, condition) = watch::channel(Condition::default());
+        let drain = Drain { roll: Roll::default(), patience: configured.drain };
         let door = Door {
             wanted: to_room,
             condition,
+            roll: drain.roll.clone(),
             instance: Arc::clone(&instance),
             lock: lock.clone(),
         };
@@ -129,6 +135,7 @@ impl Room {
             instance,
             lock,
             partner,
+            drain,
             databases: configured.databases.clone(),
             creating: server.process.state_dir.join(format!("{}.creating", part.pool)),
             facts,
@@ -224,7 +231,8 @@ impl Room {
         let (to_tell, facts) = mpsc::channel(QUEUE);
         let instance = (*self.instance).clone();
         let (lock, partner) = (self.lock.clone(), self.partner.clone());
-        let driver = Driver::spawn(instance, lock, self.owner, to_perform, to_tell, partner);
+        let drain = self.drain.clone();
+        let driver = Driver::spawn(instance, lock, self.owner, to_perform, to_tell, partner, drain);
         let condition = driver.condition();
         Running { driver, number, orders, facts, condition }
     }
@@ -539,6 +547,7 @@ mod tests {
         let door = Door {
             wanted: to_room,
             condition,
+            roll: Roll::default(),
             instance: Arc::clone(&instance),
             lock: lock.clone(),
         };
@@ -548,6 +557,7 @@ mod tests {
             instance,
             lock,
             partner: Upstream { host: "127.0.0.1".to_owned(), port: 1 },
+            drain: Drain::default(),
             databases: Vec::new(),
             creating: stage.instance.files_dir.join("creating"),
             facts,

@@ -26,7 +26,7 @@ use crate::peers::{self, Peers, Received};
 use crate::perform::Taken;
 use crate::room::{Told, Wanted};
 use crate::seat::{Asked, Seat};
-use crate::status;
+use crate::{route, status};
 
 /// Inputs that are taken in before messages leave and deadlines are looked at again.
 const TURN: usize = 256;
@@ -84,6 +84,8 @@ pub(crate) struct Rounds {
     pub ledger: Ledger,
     pub deadlines: BTreeSet<(Instant, usize)>,
     pub next_request: u64,
+    /// The seats whose followers are to be told of this turn.
+    pub stepped: BTreeSet<usize>,
     pub beat: Arc<Beat>,
 }
 
@@ -107,6 +109,7 @@ impl Rounds {
                 }
             }
             self.pass_time();
+            self.post();
             self.peers.flush();
         }
     }
@@ -175,6 +178,7 @@ impl Rounds {
         self.ledger.go_on();
         for crate::ledger::Flushed { session, ticket } in flushed {
             let Some(&seat) = self.by_name.get(&session) else { continue };
+            self.stepped.insert(seat);
             let ready = self.seats[seat].queue.durable(ticket);
             for output in ready {
                 self.perform(seat, output);
@@ -195,6 +199,7 @@ impl Rounds {
 
     /// Does what a step has ordered, and notes when the session wants to be woken.
     pub(crate) fn taken(&mut self, seat: usize, taken: Taken) {
+        self.stepped.insert(seat);
         if let Some((ticket, durable)) = taken.persist {
             let session = &self.seats[seat].part.pool;
             self.ledger.persist(session, ticket, &durable);
@@ -233,6 +238,14 @@ impl Rounds {
             if self.seats[seat].deadline.is_some_and(|deadline| deadline <= now) {
                 self.wake(seat, Some(now.after(BREATH)));
             }
+        }
+    }
+
+    /// Ends the turn for those who follow the pools.
+    fn post(&mut self) {
+        let now = clock::now();
+        while let Some(seat) = self.stepped.pop_first() {
+            route::post(&self.seats[seat], now);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::config::Part;
 use crate::history::{History, When};
 use crate::perform::{Queue, Taken};
 use crate::room::Door;
+use crate::route::Post;
 
 /// An operator's request that the session has not answered yet.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Seat {
     pub history: History,
     /// A partner's PostgreSQL.
     pub door: Option<Door>,
+    /// Where the pool's followers hear from it.
+    pub post: Option<Post>,
     /// The driver whose facts count.
     pub driver: u64,
     /// The session exists here: it has been created, or learnt.
@@ -79,6 +82,7 @@ impl Seat {
             queue,
             history,
             door,
+            post: None,
             driver: 0,
             creating: false,
             asked: BTreeMap::new(),

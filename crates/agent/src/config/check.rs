@@ -10,11 +10,14 @@ use session::{Member, Partner, Timing, WitnessId};
 use super::raw::{
     MemberAddress, PartnerAddress, ServerFile, ServerPool, Times, WitnessFile, WitnessPool,
 };
+use crate::postgres::drain::Drain;
+
 use super::{Address, ConfigError, Part, Postgres, Process, Server, Witness};
 
 /// A Unix socket's path has at most 107 bytes, and PostgreSQL adds its own name.
 const SOCKET_DIR_LIMIT: usize = 90;
 const NAME_LIMIT: usize = 63;
+const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 
 type Mistakes = Vec<String>;
 
@@ -138,6 +141,8 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         settings: pool.settings.clone(),
         client_access: pool.client_access.clone(),
         databases: pool.databases.clone(),
+        drain: drain(pool_name, &pool.times, mistakes),
+        front_end_password_file: pool.front_end_password_file.clone(),
     };
     Some(Part {
         pool: pool_name.clone(),
@@ -301,6 +306,18 @@ fn timing(pool: &str, profile: &str, times: &Times, mistakes: &mut Mistakes) -> 
         mistakes.push(format!("the times of pool {pool} do not fit together: {fault}"));
     }
     timing
+}
+
+fn drain(pool: &str, times: &Times, mistakes: &mut Mistakes) -> Duration {
+    let drain = times.drain_ms.map_or(Drain::DEFAULT_PATIENCE, Duration::from_millis);
+    if drain > LONGEST_DRAIN {
+        mistakes.push(format!(
+            "drain_ms of pool {pool} is above {}: transactions that take so long are not waited \
+             for",
+            LONGEST_DRAIN.as_millis()
+        ));
+    }
+    drain
 }
 
 /// Names appear in files, on command lines and in messages: keep them plain.

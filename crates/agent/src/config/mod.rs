@@ -10,6 +10,7 @@ mod raw;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use session::{Member, Partner, Timing, WitnessId};
 
@@ -84,6 +85,10 @@ pub struct Postgres {
     pub settings: BTreeMap<String, String>,
     pub client_access: Vec<String>,
     pub databases: Vec<DatabaseEntry>,
+    /// How long a manual failover waits for the Front Ends' transactions.
+    pub drain: Duration,
+    /// The password of the Front Ends' role.
+    pub front_end_password_file: Option<PathBuf>,
 }
 
 /// The configuration cannot be used. The text names every mistake and what to do.

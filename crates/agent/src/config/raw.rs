@@ -85,6 +85,10 @@ pub struct ServerPool {
     /// Made by the designated principal once it serves for the first time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<DatabaseEntry>,
+    /// A file that holds the password of the Front Ends' role, the same on both partners. If
+    /// absent, there is no such role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_end_password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -148,6 +152,9 @@ pub struct Times {
     pub shutdown_timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_timeout_ms: Option<u64>,
+    /// How long a manual failover waits for the Front Ends' transactions to end; 0: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u64>,
 }
 
 impl Times {

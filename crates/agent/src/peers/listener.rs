@@ -18,12 +18,16 @@ use tokio::time::{sleep, timeout};
 
 use super::Request;
 use super::channel::{Channel, ChannelError};
+use super::follower;
 use super::transport::Transport;
+use crate::route::Routes;
 
 /// Connections that have not yet been introduced.
 const STRANGERS: usize = 128;
 /// Connections of administrators' commands.
 const COMMANDS: usize = 64;
+/// Connections of Front Ends.
+const FOLLOWERS: usize = 1_024;
 const INTRODUCE: Duration = Duration::from_secs(5);
 /// A command that asks nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(120);
@@ -35,8 +39,11 @@ pub(super) async fn run(
     listener: TcpListener,
     doors: Doors,
     requests: mpsc::Sender<Request>,
+    routes: Routes,
 ) {
     let doors = Arc::new(doors);
+    let followers = Arc::new(Semaphore::new(FOLLOWERS));
+    let counter = Arc::new(Counter { requests, routes, followers });
     let me = Arc::new(me);
     let room = Arc::new(Semaphore::new(COMMANDS));
     let mut strangers = JoinSet::new();
@@ -72,12 +79,11 @@ pub(super) async fn run(
             },
             Some(introduced) = strangers.join_next() => {
                 if let Ok(Some((channel, permit))) = introduced {
-                    let requests = requests.clone();
+                    let counter = Arc::clone(&counter);
                     commands.spawn(async move {
-                        if let Err(error) = converse(&requests, channel).await {
+                        if let Err(error) = counter.serve(channel, permit).await {
                             tracing::debug!(%error, "a connection ended");
                         }
-                        drop(permit);
                     });
                 }
             }
@@ -126,15 +132,15 @@ fn too_many() -> Refused {
     Refused { reason: Reason::TooManyConnections, sentence }
 }
 
-/// Answers an administrator's requests, one after the other.
+/// Answers an administrator's requests, one after the other. `Some`: it asks to follow.
 async fn converse(
     requests: &mpsc::Sender<Request>,
-    mut channel: Channel,
-) -> Result<(), ChannelError> {
+    channel: &mut Channel,
+) -> Result<Option<Asked>, ChannelError> {
     loop {
         let frame = match timeout(IDLE, channel.receive()).await {
             Ok(Ok(frame)) => frame,
-            Ok(Err(ChannelError::Closed)) => return Ok(()),
+            Ok(Err(ChannelError::Closed)) => return Ok(None),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(ChannelError::Late),
         };
@@ -142,11 +148,41 @@ async fn converse(
             return Err(ChannelError::NoIntroduction);
         }
         let response = match Asked::from_bytes(&frame.payload) {
+            Ok(follow @ Asked::Follow { .. }) => return Ok(Some(follow)),
+            // There is no answer, and nobody whom it could be about.
+            Ok(Asked::Drained { .. }) => continue,
             Ok(what) => ask(requests, what).await,
             Err(refusal) => refusal.into(),
         };
         channel.put(Kind::Response, &response.to_bytes())?;
         timeout(IDLE, channel.write_all()).await.map_err(|_| ChannelError::Late)??;
+    }
+}
+
+/// What those who are no members need.
+struct Counter {
+    requests: mpsc::Sender<Request>,
+    routes: Routes,
+    followers: Arc<Semaphore>,
+}
+
+impl Counter {
+    /// An administrator, until it hangs up. One who follows keeps no command out.
+    async fn serve(
+        &self,
+        mut channel: Channel,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), ChannelError> {
+        let Some(first) = converse(&self.requests, &mut channel).await? else { return Ok(()) };
+        let Ok(_permit) = Arc::clone(&self.followers).try_acquire_owned() else {
+            let refusal = Code::TooBusy.refusal(None);
+            channel.put(Kind::Response, &Response::Refused(refusal).to_bytes())?;
+            return timeout(INTRODUCE, channel.write_all())
+                .await
+                .map_err(|_| ChannelError::Late)?;
+        };
+        drop(permit);
+        follower::serve(&self.routes, channel, first).await
     }
 }
 

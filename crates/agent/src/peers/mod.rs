@@ -5,6 +5,7 @@
 //! bounded queue. Nothing here ever waits: what finds no room is lost, as on a network.
 
 mod channel;
+mod follower;
 mod link;
 mod listener;
 mod outbox;
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::config::Address;
+use crate::route::Routes;
 use link::Link;
 use outbox::{Outbox, Weight};
 
@@ -61,7 +63,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Listens on `listener` and keeps a link to each of `hosts`.
+    /// Listens on `listener`, keeps a link to each of `hosts`, and tells followers of `routes`.
     ///
     /// Must be called inside of a runtime, in which the tasks then live.
     pub fn start(
@@ -70,6 +72,7 @@ impl Peers {
         hosts: Vec<Address>,
         received: &mpsc::Sender<Received>,
         requests: mpsc::Sender<Request>,
+        routes: Routes,
     ) -> Peers {
         let mut tasks = JoinSet::new();
         let mut links = BTreeMap::new();
@@ -89,7 +92,7 @@ impl Peers {
             };
             tasks.spawn(link.run());
         }
-        tasks.spawn(listener::run(me.clone(), listener, doors, requests));
+        tasks.spawn(listener::run(me.clone(), listener, doors, requests, routes));
         Peers { links, turn: BTreeMap::new(), _tasks: tasks }
     }
 

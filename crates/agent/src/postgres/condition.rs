@@ -1,6 +1,6 @@
-//! What the local PostgreSQL is doing, for people: shown, never decided upon.
+//! What the local PostgreSQL is doing, for people and for Front Ends: shown, never decided upon.
 
-use session::{Lsn, Timeline};
+use session::{Lsn, Term, Timeline};
 
 use super::error::Error;
 use super::version::Version;
@@ -24,6 +24,15 @@ pub struct Progress {
     pub done: u64,
     /// Zero while it is not known.
     pub total: u64,
+}
+
+/// A primary that lets clients in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// That it serves.
+    pub term: Term,
+    /// Of its history, oldest first, its own one at the end; empty if they could not be read.
+    pub timelines: Vec<Timeline>,
 }
 
 /// Something that a person should know of.
@@ -61,6 +70,11 @@ pub struct Condition {
     pub pid: Option<u32>,
     pub state: State,
     pub timeline: Option<Timeline>,
+    /// Clients reach it over the network, and it lets them in.
+    pub open: bool,
+    pub admitted: Option<Admitted>,
+    /// A manual failover waits for the Front Ends' transactions to end.
+    pub handing_over: bool,
     /// Flushed here.
     pub flushed: Option<Lsn>,
     /// Replayed here; a standby only.
@@ -73,4 +87,13 @@ pub struct Condition {
     pub progress: Option<Progress>,
     pub problem: Option<Problem>,
     pub storage: Option<Storage>,
+}
+
+impl Condition {
+    /// From now on no client is to be sent here; what else is known stays.
+    pub fn close(&mut self) {
+        self.open = false;
+        self.admitted = None;
+        self.handing_over = false;
+    }
 }

@@ -18,6 +18,7 @@ use super::canary;
 use super::clone::{self, Unfinished};
 use super::condition::{Condition, State};
 use super::create::{self, DataDir, Lock};
+use super::drain::Drain;
 use super::ears::{Ears, Heard};
 use super::error::Error;
 use super::guard::Guard;
@@ -50,9 +51,11 @@ impl Driver {
         orders: mpsc::Receiver<Order>,
         facts: mpsc::Sender<Fact>,
         partner: Upstream,
+        drain: Drain,
     ) -> Driver {
         let (teller, condition) = Teller::new(facts);
-        let task = tokio::spawn(run(Arc::new(instance), lock, owner, orders, teller, partner));
+        let task =
+            tokio::spawn(run(Arc::new(instance), lock, owner, orders, teller, partner, drain));
         Driver { condition, task }
     }
 
@@ -75,15 +78,21 @@ async fn run(
     orders: mpsc::Receiver<Order>,
     teller: Teller,
     partner: Upstream,
+    drain: Drain,
 ) {
     let (exits, exited) = mpsc::channel(QUEUE);
     let (lock, mut server) = own(&instance, lock, &teller, &exits).await;
     let found = find(&mut server, &teller).await;
     teller.change(|condition| {
         condition.version = Some(server.version());
-        if found == Found::Nothing {
-            condition.state = State::Absent;
+        match found {
+            Found::Nothing => condition.state = State::Absent,
+            Found::Stopped => {}
+            Found::Standby { position, .. } | Found::Primary { position, .. } => {
+                condition.timeline = Some(position.timeline);
+            }
         }
+        condition.open = *server.open().borrow();
     });
     let (seen, probed) = mpsc::channel(QUEUE);
     let mut probes = JoinSet::new();
@@ -95,6 +104,7 @@ async fn run(
         instance: Arc::clone(&instance),
         teller: teller.clone(),
         life: server.life(),
+        open: server.open(),
         guard: server.pid().map(|_| Guard::spawn(&instance)),
         exited,
         probed,
@@ -103,7 +113,7 @@ async fn run(
     };
     teller.fact(Fact::Found(found)).await;
     let inbox = Inbox { orders, queue: VecDeque::new(), touch: touch_sender };
-    let worker = Worker { server, touch, teller, owner, partner, tasks: JoinSet::new() };
+    let worker = Worker { server, touch, teller, owner, partner, drain, tasks: JoinSet::new() };
     tokio::select! {
         () = work(worker, ears, inbox) => {}
         () = failure(&mut probes) => {}

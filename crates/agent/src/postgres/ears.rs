@@ -22,6 +22,7 @@ pub struct Ears {
     pub instance: Arc<Instance>,
     pub teller: Teller,
     pub life: watch::Receiver<Option<u32>>,
+    pub open: watch::Receiver<bool>,
     pub guard: Option<Guard>,
     pub exited: mpsc::Receiver<u32>,
     pub probed: mpsc::Receiver<Probed>,
@@ -57,6 +58,7 @@ impl Ears {
                 self.teller.fact(fact).await;
             }
             Ok(()) = self.life.changed() => self.lives(),
+            Ok(()) = self.open.changed() => self.opens(),
             Some(probed) = self.probed.recv() => self.seen(probed).await,
             Some(_) = self.asked.join_next() => {}
         }
@@ -70,7 +72,15 @@ impl Ears {
             condition.pid = pid;
             condition.state = if pid.is_some() { State::Standby } else { State::Stopped };
             (condition.mirror_flushed, condition.mirror_replayed) = (None, None);
+            if pid.is_none() {
+                condition.close();
+            }
         });
+    }
+
+    fn opens(&mut self) {
+        let open = *self.open.borrow_and_update();
+        self.teller.change(|condition| condition.open = open);
     }
 
     async fn seen(&mut self, probed: Probed) {

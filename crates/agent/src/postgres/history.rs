@@ -42,6 +42,11 @@ impl History {
         self.timeline
     }
 
+    /// This timeline after its ancestors, oldest first.
+    pub fn timelines(&self) -> Vec<Timeline> {
+        self.ancestors.iter().map(|fork| fork.timeline).chain([self.timeline]).collect()
+    }
+
     /// Whether `timeline` is this one or one of its ancestors.
     pub fn contains(&self, timeline: Timeline) -> bool {
         timeline == self.timeline || self.fork_of(timeline).is_some()

@@ -12,6 +12,7 @@ pub mod condition;
 pub mod control;
 pub mod create;
 pub mod databases;
+pub mod drain;
 pub mod driver;
 mod ears;
 pub mod error;
@@ -39,7 +40,7 @@ pub mod tool;
 pub mod version;
 mod worker;
 
-pub use condition::{Condition, Problem, Progress, State};
+pub use condition::{Admitted, Condition, Problem, Progress, State};
 pub use create::{initialise, secret};
 pub use driver::Driver;
 pub use error::Error;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use session::{Fact, Position, Term, Timeline, Touch};
+use session::{Fact, Position, Term, Touch};
 use tokio::sync::mpsc;
 
 use super::access::Access;
@@ -259,7 +259,7 @@ async fn keep_aside(
     history: &History,
     end: Position,
 ) -> Result<(), Error> {
-    let own = own_history(instance, end.timeline)?;
+    let own = timelines::history_of(instance, end.timeline)?;
     let discarded = Discarded { from: history.common_with(&own, end.lsn), end };
     let (instance, control) = (Arc::clone(instance), control.clone());
     let kept = tokio::task::spawn_blocking(move || {
@@ -272,16 +272,6 @@ async fn keep_aside(
     let (from, end, kept) = (discarded.from, discarded.end, kept?);
     tracing::info!(%from, %end, kept = %kept.display(), "WAL after the fork is taken back");
     Ok(())
-}
-
-fn own_history(instance: &Instance, timeline: Timeline) -> Result<History, Error> {
-    if timeline == Timeline::INITIAL {
-        return Ok(History::initial());
-    }
-    let path = instance.wal_dir().join(timelines::file_name(timeline));
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    History::parse(timeline, &text)
-        .ok_or_else(|| Error::unexpected("reading the own history", "it is empty or damaged"))
 }
 
 /// Replaces this copy by a fresh one, once that is allowed; nothing runs then.

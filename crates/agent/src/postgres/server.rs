@@ -88,6 +88,8 @@ pub struct Server {
     life: watch::Sender<Option<u32>>,
     /// Whether clients are kept out, for the probe.
     closed: Arc<AtomicBool>,
+    /// Whether clients reach it over the network and are let in.
+    open: watch::Sender<bool>,
 }
 
 impl Server {
@@ -98,7 +100,8 @@ impl Server {
         create::look(&instance, version)?;
         process::become_subreaper();
         let (life, closed) = (watch::Sender::new(None), Arc::new(AtomicBool::new(false)));
-        Ok(Server { instance, version, running: None, exits, life, closed })
+        let open = watch::Sender::new(false);
+        Ok(Server { instance, version, running: None, exits, life, closed, open })
     }
 
     pub fn instance(&self) -> &Arc<Instance> {
@@ -125,6 +128,11 @@ impl Server {
     /// Whether clients are kept out at this moment.
     pub fn closed(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.closed)
+    }
+
+    /// Whether clients reach it over the network and are let in, through its starts and stops.
+    pub fn open(&self) -> watch::Receiver<bool> {
+        self.open.subscribe()
     }
 
     fn note(&self, access: Access) {
@@ -281,6 +289,20 @@ impl Server {
     fn watch_life(&self) {
         let life = self.pid().filter(|_| !self.is_mute());
         self.life.send_if_modified(|known| std::mem::replace(known, life) != life);
+        self.watch_open();
+    }
+
+    fn watch_open(&self) {
+        let open = self.life.borrow().is_some()
+            && self
+                .mode()
+                .is_some_and(|mode| mode.listen == Listen::Port && mode.access == Access::Open);
+        self.open.send_if_modified(|known| std::mem::replace(known, open) != open);
+    }
+
+    fn watch_end(&self) {
+        self.life.send_replace(None);
+        self.watch_open();
     }
 
     /// Opens what is missing of the spare connections.
@@ -326,7 +348,7 @@ impl Server {
         if let Some(running) = &self.running {
             running.expected.store(true, Ordering::SeqCst);
         }
-        self.life.send_replace(None);
+        self.watch_end();
         if let Some(running) = &mut self.running {
             // Kept in place until it is gone: this future may be dropped.
             running.lines = None;
@@ -347,6 +369,7 @@ impl Server {
         };
         running.expected.store(true, Ordering::SeqCst);
         self.life.send_replace(None);
+        self.open.send_replace(false);
         running.lines = None;
         running.postmaster.signal(Signal::INT);
         let clean = timeout(deadline, running.postmaster.exited()).await.is_ok();
@@ -377,6 +400,7 @@ impl Server {
             running.mode.access = access;
             running.postmaster.signal(Signal::HUP);
         }
+        self.watch_open();
         Ok(())
     }
 
@@ -447,6 +471,7 @@ impl Server {
             running.mode.access = Access::Closed;
             running.postmaster.signal(Signal::HUP);
         }
+        self.watch_open();
         if self.is_mute() {
             return Ok(());
         }

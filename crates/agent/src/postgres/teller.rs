@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use session::{Ailment, Fact};
+use session::{Ailment, Fact, Term};
 use tokio::sync::{mpsc, watch};
 
 use super::condition::{Condition, Problem, Progress};
@@ -49,6 +49,11 @@ impl Teller {
             change(condition);
             *condition != before
         });
+    }
+
+    /// The term in which clients are let in.
+    pub fn admitted(&self) -> Option<Term> {
+        self.condition.borrow().admitted.as_ref().map(|admitted| admitted.term)
     }
 
     /// What is being done now; empty: nothing.

@@ -144,6 +144,17 @@ fn holds_page(segment: &File, page: u64, begin: u64, buffer: &mut [u8]) -> bool 
         && buffer.get(8..16) == Some(page.to_ne_bytes().as_slice())
 }
 
+/// The history of `timeline`.
+pub fn history_of(instance: &Instance, timeline: Timeline) -> Result<History, Error> {
+    if timeline == Timeline::INITIAL {
+        return Ok(History::initial());
+    }
+    let path = instance.wal_dir().join(file_name(timeline));
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    History::parse(timeline, &text)
+        .ok_or_else(|| Error::unexpected("reading a timeline's history", "it is damaged"))
+}
+
 /// Where the history file says that `timeline` begins.
 pub fn fork_of(instance: &Instance, timeline: Timeline) -> Result<Position, Error> {
     let path = instance.wal_dir().join(file_name(timeline));

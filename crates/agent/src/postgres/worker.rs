@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use session::{Fact, Order, Partner, Term};
+use session::{Fact, Order, Partner, Term, Timeline};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::condition::{Admitted, Condition, State};
+use super::drain::Drain;
 use super::error::Error;
 use super::follow::{self, Follow};
 use super::promotion;
 use super::server::{Mode, Server};
 use super::settings::{Listen, Upstream};
 use super::teller::Teller;
+use super::timelines;
 
 /// The rest before a start that failed is tried again.
 const FIRST_REST: Duration = Duration::from_millis(200);
@@ -28,6 +31,7 @@ pub struct Worker {
     pub teller: Teller,
     pub owner: Partner,
     pub partner: Upstream,
+    pub drain: Drain,
     /// The barrier and the checkpoint.
     pub tasks: JoinSet<()>,
 }
@@ -35,6 +39,7 @@ pub struct Worker {
 impl Worker {
     /// May be dropped at any moment.
     pub async fn perform(&mut self, order: Order) {
+        self.close_before(&order);
         match order {
             Order::RunAlone { reachable } => self.run_alone(reachable).await,
             Order::Follow { term, upstream, timeline, own } => {
@@ -74,6 +79,24 @@ impl Worker {
             }
             Order::ShutDown { deadline } => self.shut_down(deadline).await,
             Order::Touch { .. }
+            | Order::OpenGuard
+            | Order::CloseGuard
+            | Order::ReadPosition { .. } => {}
+        }
+    }
+
+    /// What ends this server's service is told before it is begun.
+    fn close_before(&self, order: &Order) {
+        match order {
+            Order::RunAlone { .. }
+            | Order::Follow { .. }
+            | Order::PreparePromotion { .. }
+            | Order::Stop => self.teller.change(Condition::close),
+            Order::Promote { .. }
+            | Order::CommitBarrier { .. }
+            | Order::AdmitClients { .. }
+            | Order::ShutDown { .. }
+            | Order::Touch { .. }
             | Order::OpenGuard
             | Order::CloseGuard
             | Order::ReadPosition { .. } => {}
@@ -156,7 +179,13 @@ impl Worker {
             }
             sleep(FIRST_REST).await;
         }
-        self.teller.no_problem();
+        let timelines = self.timelines().await;
+        self.teller.change(|condition| {
+            condition.problem = None;
+            condition.state = State::Primary;
+            condition.open = true;
+            condition.admitted = Some(Admitted { term, timelines });
+        });
         let connection = self.server.take_spare();
         let instance = Arc::clone(self.server.instance());
         let teller = self.teller.clone();
@@ -169,6 +198,32 @@ impl Worker {
         }
     }
 
+    async fn timelines(&self) -> Vec<Timeline> {
+        let read = async {
+            let (_, position) = self.server.state().await?;
+            timelines::history_of(self.server.instance(), position.timeline)
+        };
+        match read.await {
+            Ok(history) => history.timelines(),
+            Err(error) => {
+                tracing::error!(%error, "commits in doubt cannot be resolved in this term");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Before a principal shuts down for its mirror: the Front Ends' transactions end first.
+    async fn drain(&self) {
+        let Some(term) = self.teller.admitted() else { return };
+        if !self.drain.begin() {
+            return;
+        }
+        let begun = Instant::now();
+        self.teller.change(|condition| condition.handing_over = true);
+        let all = self.drain.wait(term).await;
+        tracing::info!(took = ?begun.elapsed(), all, "the Front Ends have drained");
+    }
+
     async fn shut_down(&mut self, deadline: Duration) {
         self.teller.doing("shutting down");
         let begun = Instant::now();
@@ -176,7 +231,9 @@ impl Worker {
         if let Ok(sql) = self.server.sql() {
             let _ = timeout(deadline / 2, sql.run("CHECKPOINT")).await;
         }
+        // The deadline is the shutdown's: meanwhile everybody is served.
         let left = deadline.saturating_sub(begun.elapsed());
+        self.drain().await;
         let down = self.server.shut_down(left).await;
         let end = down.and_then(|control| match control {
             Some(control) => control.checkpoint_end(self.server.instance()).map(Some),

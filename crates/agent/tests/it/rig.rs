@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use agent::postgres::drain::Drain;
 use agent::postgres::instance::ROLE;
 use agent::postgres::{Driver, Instance, Upstream};
 use session::{
@@ -25,6 +26,7 @@ pub struct Rig {
     facts: mpsc::Receiver<Fact>,
     pub driver: Option<Driver>,
     pub partner_port: u16,
+    pub drain: Drain,
 }
 
 /// What a promotion ended in.
@@ -54,7 +56,8 @@ impl Rig {
         cluster::copy(&seed().secret_file, &instance.secret_file);
         let facts = mpsc::channel(1).1;
         let owner = Partner::First;
-        Rig { instance, owner, dir, orders: None, facts, driver: None, partner_port: 1 }
+        let drain = Drain { patience: Drain::DEFAULT_PATIENCE, ..Drain::default() };
+        Rig { instance, owner, dir, orders: None, facts, driver: None, partner_port: 1, drain }
     }
 
     /// The other partner, with a plain copy of this stopped one's data.
@@ -73,7 +76,15 @@ impl Rig {
         let (facts, seen) = mpsc::channel(256);
         let partner = Upstream { host: "127.0.0.1".to_owned(), port: self.partner_port };
         let instance = self.instance.clone();
-        self.driver = Some(Driver::spawn(instance, None, self.owner, inbox, facts, partner));
+        self.driver = Some(Driver::spawn(
+            instance,
+            None,
+            self.owner,
+            inbox,
+            facts,
+            partner,
+            self.drain.clone(),
+        ));
         (self.orders, self.facts) = (Some(orders), seen);
         self.wait("found", |fact| match fact {
             Fact::Found(found) => Some(found),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use agent::config::Address;
 use agent::peers::{Channel, Peers, Received, Transport};
+use agent::route::Routes;
 use protocol::admin::{Request, Response};
 use protocol::frame::Kind;
 use protocol::handshake::{Introduction, Role};
@@ -117,7 +118,14 @@ impl Host {
     pub fn start_on(name: &str, listener: TcpListener, others: Vec<Address>) -> Host {
         let (to_received, received) = mpsc::channel(10_000);
         let (to_ask, _) = mpsc::channel(1);
-        let peers = Peers::start(&introduction(name), listener, others, &to_received, to_ask);
+        let peers = Peers::start(
+            &introduction(name),
+            listener,
+            others,
+            &to_received,
+            to_ask,
+            Routes::default(),
+        );
         Host { peers, received }
     }
 

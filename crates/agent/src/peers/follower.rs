@@ -1,0 +1,140 @@
+//! A Front End that follows pools: it is told of each at once when it asks, and after each change.
+//!
+//! Nothing is kept for a follower that is slow: when it takes bytes again, it is told what holds
+//! then. Its transport ends a connection whose other side is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::admin::words::Code;
+use protocol::admin::{Refusal, Request, Response};
+use protocol::frame::{Frame, Kind};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::channel::{Channel, ChannelError};
+use crate::clock;
+use crate::route::{Changes, Following, Routes};
+
+/// A follower asks with each of its heartbeats; one that asks nothing for so long is hung up on.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Refusals that a follower has not taken yet.
+const REFUSALS: usize = 16;
+
+struct Follower<'a> {
+    routes: &'a Routes,
+    followed: BTreeMap<String, Following>,
+    changes: JoinSet<Option<Changes>>,
+    /// The pools that it is to be told of.
+    due: BTreeSet<String>,
+    refusals: Vec<Refusal>,
+}
+
+/// Serves a connection that has asked to follow, until it ends.
+pub(super) async fn serve(
+    routes: &Routes,
+    mut channel: Channel,
+    first: Request,
+) -> Result<(), ChannelError> {
+    let mut follower = Follower {
+        routes,
+        followed: BTreeMap::new(),
+        changes: JoinSet::new(),
+        due: BTreeSet::new(),
+        refusals: Vec::new(),
+    };
+    follower.hear(first);
+    let mut silent_at = Instant::now() + SILENCE;
+    loop {
+        if channel.is_written() {
+            follower.tell(&mut channel)?;
+        }
+        tokio::select! {
+            frame = channel.progress() => if let Some(frame) = frame? {
+                silent_at = Instant::now() + SILENCE;
+                follower.read(&frame)?;
+            },
+            Some(changed) = follower.changes.join_next() => {
+                let Ok(Some(changes)) = changed else { return Ok(()) };
+                follower.due.insert(changes.pool.clone());
+                follower.changes.spawn(changes.next());
+            }
+            () = sleep_until(silent_at) => return Err(ChannelError::Late),
+        }
+    }
+}
+
+impl Follower<'_> {
+    fn read(&mut self, frame: &Frame) -> Result<(), ChannelError> {
+        if frame.kind != Kind::Request {
+            return Err(ChannelError::NoIntroduction);
+        }
+        match Request::from_bytes(&frame.payload) {
+            Ok(request) => self.hear(request),
+            Err(refusal) => self.refuse(refusal),
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, request: Request) {
+        match request {
+            Request::Follow { pool, stamp } => self.follow(pool, stamp),
+            Request::Drained { pool, term } => {
+                if let Some(following) = self.followed.get(&pool) {
+                    following.drained(term);
+                }
+            }
+            Request::CreateSession { .. }
+            | Request::Status { .. }
+            | Request::Failover { .. }
+            | Request::ForceService { .. }
+            | Request::Suspend { .. }
+            | Request::Resume { .. }
+            | Request::History { .. }
+            | Request::ChangeWitness { .. }
+            | Request::ServeAlone { .. }
+            | Request::Learn { .. }
+            | Request::Shutdown { .. } => {
+                let detail = "this connection follows pools; ask on another one";
+                self.refuse(Code::UnknownRequest.refusal(Some(detail.to_owned())));
+            }
+        }
+    }
+
+    fn follow(&mut self, pool: String, stamp: u64) {
+        if !self.followed.contains_key(&pool) {
+            match self.routes.follow(&pool) {
+                Ok(following) => {
+                    self.changes.spawn(following.changes().next());
+                    self.followed.insert(pool.clone(), following);
+                }
+                Err(refusal) => return self.refuse(refusal),
+            }
+        }
+        if let Some(following) = self.followed.get_mut(&pool) {
+            following.asked(stamp);
+            self.due.insert(pool);
+        }
+    }
+
+    /// One that never reads its answers loses some of them.
+    fn refuse(&mut self, refusal: Refusal) {
+        if self.refusals.len() < REFUSALS {
+            self.refusals.push(refusal);
+        }
+    }
+
+    fn tell(&mut self, channel: &mut Channel) -> Result<(), ChannelError> {
+        for refusal in self.refusals.drain(..) {
+            channel.put(Kind::Response, &Response::Refused(refusal).to_bytes())?;
+        }
+        while let Some(pool) = self.due.pop_first() {
+            let following = self.followed.get_mut(&pool);
+            if let Some(route) = following.and_then(|following| following.news(clock::now())) {
+                channel.put(Kind::Response, &Response::Route(route).to_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! What a partner tells the Front Ends that follow its pools: who serves, until when, and where.
+//!
+//! The loop posts each session's part after every turn, PostgreSQL's room its condition; a route is
+//! put together from both at the moment when it is sent, so that what is left of a lease is true.
+//! A promise, a record or a promotion is posted only once it is on disk: a follower must never know
+//! more than this member would after a crash.
+
+use std::collections::BTreeMap;
+
+use protocol::admin::words::Code;
+use protocol::admin::{PostgresState, Refusal, Route, RoutePostgres, RoutePromotion};
+use session::{Boundary, Instant, Member, Protection, Term, View};
+use tokio::sync::watch;
+
+use crate::config::Part;
+use crate::postgres::drain::{Present, Roll};
+use crate::postgres::{Condition, State};
+use crate::room::Door;
+use crate::seat::Seat;
+use crate::status;
+
+/// The session's part of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Posted {
+    promise: Term,
+    term: Term,
+    serving: bool,
+    lease_end: Option<Instant>,
+    /// Were its PostgreSQL a standby, it would have every acknowledged commit.
+    complete: bool,
+    promotions: Vec<RoutePromotion>,
+}
+
+/// Where the loop posts a seat's part.
+pub(crate) type Post = watch::Sender<Posted>;
+
+/// Posts what `seat` is at `now`.
+pub(crate) fn post(seat: &Seat, now: Instant) {
+    let Some(post) = &seat.post else { return };
+    let view = seat.session.view(now);
+    let settled = seat.queue.is_empty();
+    post.send_if_modified(|posted| {
+        let next = posted.after(&view, seat, settled, now);
+        let changed = next != *posted;
+        *posted = next;
+        changed
+    });
+}
+
+impl Posted {
+    /// `settled`: all that the session has in memory is on disk.
+    fn after(&self, view: &View, seat: &Seat, settled: bool, now: Instant) -> Posted {
+        let mut next = if settled { Posted::of(view, seat) } else { self.clone() };
+        let term = view.record.map(|record| record.id.term);
+        next.serving = view.serving && term == Some(next.term);
+        next.lease_end = view.lease_left.filter(|_| next.serving).map(|left| now.after(left));
+        next
+    }
+
+    fn of(view: &View, seat: &Seat) -> Posted {
+        let Some(record) = view.record else {
+            return Posted { promise: view.promise, ..Posted::default() };
+        };
+        let is_principal = Member::Partner(record.principal) == seat.part.me;
+        let holds_all = is_principal || record.protection == Protection::Mirrored;
+        let promotions = seat.session.durable().promotions.values();
+        Posted {
+            promise: view.promise,
+            term: record.id.term,
+            complete: holds_all && view.data.is_some_and(|data| data.valid && !data.touched),
+            promotions: promotions
+                .map(|promotion| RoutePromotion {
+                    term: promotion.term.0,
+                    timeline: promotion.timeline.0,
+                    boundary: match promotion.boundary {
+                        Boundary::Known(xid) => Some(xid.0),
+                        Boundary::Unknown => None,
+                    },
+                    established: promotion.established,
+                })
+                .collect(),
+            ..Posted::default()
+        }
+    }
+}
+
+/// What the followers of one pool are told from.
+#[derive(Clone, Debug)]
+struct Source {
+    member: String,
+    host: String,
+    port: u16,
+    posted: watch::Receiver<Posted>,
+    condition: watch::Receiver<Condition>,
+    roll: Roll,
+}
+
+/// The pools that this process has a part in. `None`: without data.
+#[derive(Clone, Debug, Default)]
+pub struct Routes(BTreeMap<String, Option<Source>>);
+
+impl Routes {
+    /// The pool's followers are told what is posted from now on.
+    pub(crate) fn add(&mut self, part: &Part, door: Option<&Door>) -> Option<Post> {
+        let mut place = None;
+        let source = part.postgres.as_ref().zip(door).map(|(postgres, door)| {
+            let (post, posted) = watch::channel(Posted::default());
+            place = Some(post);
+            Source {
+                member: part.my_name(),
+                host: part.members.get(&part.me).map(|me| me.host.clone()).unwrap_or_default(),
+                port: postgres.port,
+                posted,
+                condition: door.condition.clone(),
+                roll: door.roll.clone(),
+            }
+        });
+        self.0.insert(part.pool.clone(), source);
+        place
+    }
+
+    /// # Errors
+    /// This member cannot be followed in that pool.
+    pub(crate) fn follow(&self, pool: &str) -> Result<Following, Refusal> {
+        match self.0.get(pool) {
+            None => Err(Code::UnknownPool.refusal(Some(pool.to_owned()))),
+            Some(None) => Err(Code::NotAPartner.refusal(None)),
+            Some(Some(source)) => Ok(Following {
+                pool: pool.to_owned(),
+                source: source.clone(),
+                present: source.roll.enter(),
+                echo: 0,
+                sent: None,
+            }),
+        }
+    }
+}
+
+/// One follower of one pool.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pool: String,
+    source: Source,
+    present: Present,
+    /// The stamp of the newest question.
+    echo: u64,
+    /// The route that was sent last.
+    sent: Option<Route>,
+}
+
+/// Waits for changes of what a route is made from.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub pool: String,
+    posted: watch::Receiver<Posted>,
+    condition: watch::Receiver<Condition>,
+}
+
+impl Changes {
+    /// Returns after the next one. `None`: there will be none, because the process ends.
+    pub(crate) async fn next(mut self) -> Option<Changes> {
+        tokio::select! {
+            changed = self.posted.changed() => changed.ok()?,
+            changed = self.condition.changed() => changed.ok()?,
+        }
+        self.posted.mark_unchanged();
+        self.condition.mark_unchanged();
+        Some(self)
+    }
+}
+
+impl Following {
+    pub(crate) fn changes(&self) -> Changes {
+        Changes {
+            pool: self.pool.clone(),
+            posted: self.source.posted.clone(),
+            condition: self.source.condition.clone(),
+        }
+    }
+
+    /// The follower has asked; the next route is sent whether it is new or not.
+    pub(crate) fn asked(&mut self, stamp: u64) {
+        self.echo = stamp;
+        self.sent = None;
+    }
+
+    pub(crate) fn drained(&self, term: u64) {
+        self.present.drained(Term(term));
+    }
+
+    /// The route at `now`, unless the follower has been told the same already.
+    pub(crate) fn news(&mut self, now: Instant) -> Option<Route> {
+        let mut route = self.route(now);
+        let left = route.lease_left_ms.take();
+        if self.sent.as_ref() == Some(&route) {
+            return None;
+        }
+        self.sent = Some(route.clone());
+        route.lease_left_ms = left;
+        Some(route)
+    }
+
+    fn route(&self, now: Instant) -> Route {
+        let posted = self.source.posted.borrow().clone();
+        let condition = self.source.condition.borrow().clone();
+        let admitted = condition.admitted.as_ref().filter(|_| condition.open);
+        let holds = posted.lease_end.is_none_or(|end| now < end);
+        let admitted = admitted.filter(|admitted| admitted.term == posted.term);
+        let serving = posted.serving && holds && admitted.is_some();
+        let timelines = admitted.filter(|_| serving).map(|admitted| &admitted.timelines);
+        let lease_left_ms =
+            posted.lease_end.filter(|_| serving).map(|end| status::ms(end.since(now)));
+        Route {
+            pool: self.pool.clone(),
+            member: self.source.member.clone(),
+            echo: self.echo,
+            promise: posted.promise.0,
+            term: posted.term.0,
+            serving,
+            lease_left_ms,
+            handing_over: serving && condition.handing_over,
+            postgres: self.postgres(&condition, posted.complete),
+            timelines: timelines.into_iter().flatten().map(|timeline| timeline.0).collect(),
+            promotions: if serving { posted.promotions } else { Vec::new() },
+        }
+    }
+
+    fn postgres(&self, condition: &Condition, complete: bool) -> Option<RoutePostgres> {
+        let admitted = condition.admitted.as_ref();
+        let state = match condition.state {
+            _ if admitted.is_some() => PostgresState::Primary,
+            State::Primary => PostgresState::Primary,
+            State::Standby => PostgresState::Standby,
+            State::Stopped | State::Absent | State::Starting | State::Unresponsive => return None,
+        };
+        let timeline = admitted
+            .and_then(|admitted| admitted.timelines.last().copied())
+            .or(condition.timeline)
+            .unwrap_or_default();
+        condition.open.then(|| RoutePostgres {
+            host: self.source.host.clone(),
+            port: self.source.port,
+            state,
+            timeline: timeline.0,
+            complete: complete && state == PostgresState::Standby,
+        })
+    }
+}
