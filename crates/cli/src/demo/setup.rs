@@ -141,6 +141,7 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
             owner: DATABASE.to_owned(),
             password_file: dir.join(PASSWORD_FILE),
         }],
+        front_end_password_file: None,
     };
     ServerFile {
         name: own.name.clone(),
