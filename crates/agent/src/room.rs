@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres_protocol::password::scram_sha_256;
 use protocol::admin::Refusal;
 use protocol::admin::words::Code;
 use session::{Fact, Order, Partner};
@@ -24,8 +23,7 @@ use crate::error::Error;
 use crate::fence;
 use crate::postgres::create::Lock;
 use crate::postgres::drain::{Drain, Roll};
-use crate::postgres::sql::{Commits, Connection, literal};
-use crate::postgres::{self, Condition, Driver, Instance, OsUser, Upstream};
+use crate::postgres::{self, Condition, Database, Driver, Instance, OsUser, Upstream};
 
 const QUEUE: usize = 256;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +44,8 @@ pub(crate) enum Wanted {
     },
     /// Make the configured databases where they are missing.
     Databases,
+    /// Make the Front Ends' role, or see that it is as it should be.
+    FrontEnd,
     /// Stop PostgreSQL at once, whatever it does. There is no driver afterwards.
     Fence {
         done: oneshot::Sender<()>,
@@ -87,6 +87,7 @@ pub(crate) struct Room {
     partner: Upstream,
     drain: Drain,
     databases: Vec<config::DatabaseEntry>,
+    front_end_password_file: Option<PathBuf>,
     /// Exists while a pool is being created here.
     creating: PathBuf,
     facts: mpsc::Sender<Told>,
@@ -137,6 +138,7 @@ impl Room {
             partner,
             drain,
             databases: configured.databases.clone(),
+            front_end_password_file: configured.front_end_password_file.clone(),
             creating: server.process.state_dir.join(format!("{}.creating", part.pool)),
             facts,
             wanted,
@@ -205,9 +207,11 @@ impl Room {
                 }
                 *running = Some(self.driver(driver));
             }
-            Wanted::Databases => {
-                let (instance, databases) = (Arc::clone(&self.instance), self.databases.clone());
-                tokio::spawn(make_databases(instance, databases));
+            Wanted::Databases => self.furnish(Furniture::Databases(self.databases.clone())),
+            Wanted::FrontEnd => {
+                if let Some(password_file) = self.front_end_password_file.clone() {
+                    self.furnish(Furniture::FrontEnd { password_file });
+                }
             }
             Wanted::Fence { done } => {
                 if let Some(mut running) = running.take() {
@@ -224,6 +228,11 @@ impl Room {
                 let _ = done.send(());
             }
         }
+    }
+
+    fn furnish(&self, furniture: Furniture) {
+        let (instance, shown) = (Arc::clone(&self.instance), self.shown.subscribe());
+        tokio::spawn(furnish(instance, furniture, shown));
     }
 
     fn driver(&self, number: u64) -> Running {
@@ -409,6 +418,7 @@ fn instance(
         locale: configured.locale.clone(),
         settings: configured.settings.clone(),
         client_access: configured.client_access.clone(),
+        front_end: configured.front_end_password_file.is_some(),
         slot_wal_keep: configured
             .slot_wal_keep
             .clone()
@@ -485,51 +495,70 @@ fn is_empty(dir: &Path) -> bool {
     }
 }
 
-/// Tries until all are there, or PostgreSQL no longer takes writes.
-async fn make_databases(instance: Arc<Instance>, databases: Vec<config::DatabaseEntry>) {
+/// Tries until what clients need is there, or PostgreSQL no longer lets them in.
+async fn furnish(
+    instance: Arc<Instance>,
+    furniture: Furniture,
+    mut shown: watch::Receiver<Condition>,
+) {
+    if shown.wait_for(|condition| condition.admitted.is_some()).await.is_err() {
+        return;
+    }
     for _ in 0..20 {
-        match try_databases(&instance, &databases).await {
+        match furniture.put(&instance).await {
             Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "the pool's databases are not made yet"),
+            Err(error) => tracing::warn!(error, what = %furniture, "not made yet"),
         }
         sleep(Duration::from_secs(1)).await;
-    }
-    tracing::error!(pool = instance.pool, "the pool's databases are not made: make them by hand");
-}
-
-async fn try_databases(
-    instance: &Instance,
-    databases: &[config::DatabaseEntry],
-) -> Result<(), String> {
-    let told = |error: tokio_postgres::Error| match error.as_db_error() {
-        Some(server) => server.message().to_owned(),
-        None => error.to_string(),
-    };
-    let sql = Connection::open(instance, Commits::Wait).await.map_err(told)?;
-    for database in databases {
-        let password = std::fs::read_to_string(&database.password_file).map_err(|error| {
-            format!("cannot read {}: {error}", database.password_file.display())
-        })?;
-        let (name, owner) = (quoted(&database.name), quoted(&database.owner));
-        let role = format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&database.owner));
-        if sql.one(&role).await.map_err(told)?.is_none() {
-            // Never in clear: PostgreSQL shows running statements, and logs those that fail.
-            let password = literal(&scram_sha_256(password.trim().as_bytes()));
-            sql.run(&format!("CREATE ROLE {owner} LOGIN PASSWORD {password}"))
-                .await
-                .map_err(told)?;
-        }
-        let exists =
-            format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&database.name));
-        if sql.one(&exists).await.map_err(told)?.is_none() {
-            sql.run(&format!("CREATE DATABASE {name} OWNER {owner}")).await.map_err(told)?;
+        if shown.borrow().admitted.is_none() {
+            return;
         }
     }
-    Ok(())
+    tracing::error!(pool = instance.pool, what = %furniture, "not made: see the warnings before");
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// What a principal makes for clients, once it serves.
+#[derive(Clone, Debug)]
+enum Furniture {
+    Databases(Vec<config::DatabaseEntry>),
+    FrontEnd { password_file: PathBuf },
+}
+
+impl std::fmt::Display for Furniture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Furniture::Databases(_) => "the pool's databases",
+            Furniture::FrontEnd { .. } => "the Front Ends' role",
+        })
+    }
+}
+
+impl Furniture {
+    async fn put(&self, instance: &Instance) -> Result<(), String> {
+        let made = match self {
+            Furniture::Databases(entries) => {
+                let databases = entries.iter().map(|entry| {
+                    let (name, owner) = (entry.name.clone(), entry.owner.clone());
+                    Ok(Database { name, owner, password: password(&entry.password_file)? })
+                });
+                let databases = databases.collect::<Result<Vec<_>, String>>()?;
+                postgres::databases::make(instance, &databases).await
+            }
+            Furniture::FrontEnd { password_file } => {
+                postgres::front_end::make(instance, &password(password_file)?).await
+            }
+        };
+        made.map_err(|error| error.to_string())
+    }
+}
+
+fn password(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    match text.trim() {
+        "" => Err(format!("{} is empty: write a password into it", file.display())),
+        password => Ok(password.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -559,6 +588,7 @@ mod tests {
             partner: Upstream { host: "127.0.0.1".to_owned(), port: 1 },
             drain: Drain::default(),
             databases: Vec::new(),
+            front_end_password_file: None,
             creating: stage.instance.files_dir.join("creating"),
             facts,
             wanted,

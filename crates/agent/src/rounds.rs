@@ -295,6 +295,9 @@ impl Rounds {
         if matches!(order, session::Order::AdmitClients { .. }) && first_reign && databases {
             let _ = door.wanted.try_send(Wanted::Databases);
         }
+        if matches!(order, session::Order::AdmitClients { .. }) {
+            let _ = door.wanted.try_send(Wanted::FrontEnd);
+        }
     }
 
     fn asked(&mut self, request: peers::Request, to_created: &mpsc::Sender<Created>) {

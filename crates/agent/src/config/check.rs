@@ -101,6 +101,9 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
     ] {
         check_path(&format!("{field} of pool {pool_name}"), path, mistakes);
     }
+    if let Some(path) = &pool.front_end_password_file {
+        check_path(&format!("front_end_password_file of pool {pool_name}"), path, mistakes);
+    }
     if pool.socket_dir.as_os_str().len() > SOCKET_DIR_LIMIT {
         mistakes.push(format!(
             "socket_dir of pool {pool_name} is longer than {SOCKET_DIR_LIMIT} bytes, which is too \

@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::instance::{Instance, ROLE, ROLE_OID};
+use super::instance::{DATABASE, FRONT_END, Instance, ROLE, ROLE_OID};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -69,6 +69,11 @@ fn rules(instance: &Instance, access: Access) -> String {
          local replication all reject\n\
          host  replication all all reject\n"
     );
+    if access == Access::Open && instance.front_end {
+        // Before the operator's own lines, which need not know of this role.
+        let _ = writeln!(text, "local {DATABASE} {FRONT_END} scram-sha-256");
+        let _ = writeln!(text, "host {DATABASE} {FRONT_END} all scram-sha-256");
+    }
     match access {
         Access::Closed => text.push_str(REFUSE_CLIENTS),
         Access::Open if instance.client_access.is_empty() => {
@@ -167,5 +172,14 @@ mod tests {
         let (closed, open) = (rules(&instance, Access::Closed), rules(&instance, Access::Open));
         let refusals = closed.strip_suffix("local all all reject\nhost all all all reject\n");
         assert_eq!(open.strip_prefix(refusals.unwrap()), Some("host all all all trust\n"));
+        instance.front_end = true;
+        let open = rules(&instance, Access::Open);
+        expect![[r#"
+            local postgres backstay_front_end scram-sha-256
+            host postgres backstay_front_end all scram-sha-256
+            host all all all trust
+        "#]]
+        .assert_eq(open.strip_prefix(refusals.unwrap()).unwrap());
+        assert_eq!(rules(&instance, Access::Closed), closed);
     }
 }

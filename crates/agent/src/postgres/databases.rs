@@ -1,5 +1,7 @@
 //! The databases of a new pool: made by whoever creates the pool, once it is serving.
 
+use postgres_protocol::password::scram_sha_256;
+
 use super::error::Error;
 use super::instance::{Database, Instance};
 use super::sql::{Commits, Connection, identifier, literal};
@@ -7,12 +9,13 @@ use super::sql::{Commits, Connection, identifier, literal};
 /// Makes what is missing of the databases and their owners. Asking twice does no harm.
 pub async fn make(instance: &Instance, databases: &[Database]) -> Result<(), Error> {
     const DOING: &str = "making the pool's databases";
-    let sql = Connection::open(instance, Commits::Local).await.map_err(Error::sql(DOING))?;
+    let sql = Connection::open(instance, Commits::Wait).await.map_err(Error::sql(DOING))?;
     for database in databases {
         let owner = identifier(&database.owner);
         let known = format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&database.owner));
         if sql.one(&known).await.map_err(Error::sql(DOING))?.is_none() {
-            let password = literal(&database.password);
+            // Never in clear: PostgreSQL shows running statements, and logs those that fail.
+            let password = literal(&scram_sha_256(database.password.as_bytes()));
             let make = format!("CREATE ROLE {owner} LOGIN PASSWORD {password}");
             sql.run(&make).await.map_err(Error::sql(DOING))?;
         }

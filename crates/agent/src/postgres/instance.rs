@@ -15,6 +15,8 @@ pub const ROLE: &str = "backstay";
 /// Its object id: `initdb` makes it as the first role. By name it could only be found in
 /// `pg_authid`, which a transaction that waits for the mirror can hold locked.
 pub const ROLE_OID: u32 = 10;
+/// The role that Front Ends look up users with.
+pub const FRONT_END: &str = "backstay_front_end";
 /// Name of the mirror's walsender, and of its slot on the principal.
 pub const MIRROR_NAME: &str = "backstay_mirror";
 /// Name of the exposure guard's walsender.
@@ -49,6 +51,8 @@ pub struct Instance {
     pub settings: BTreeMap<String, String>,
     /// Lines of `pg_hba.conf` for clients; empty: everybody by scram-sha-256.
     pub client_access: Vec<String>,
+    /// Front Ends may look up users.
+    pub front_end: bool,
     /// Value of `max_slot_wal_keep_size`.
     pub slot_wal_keep: String,
     pub probe_interval: Duration,
@@ -130,6 +134,7 @@ pub mod tests {
             locale: None,
             settings: BTreeMap::new(),
             client_access: Vec::new(),
+            front_end: false,
             slot_wal_keep: Instance::DEFAULT_SLOT_WAL_KEEP.to_owned(),
             probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
             probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,

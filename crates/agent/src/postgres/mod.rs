@@ -17,6 +17,7 @@ pub mod driver;
 mod ears;
 pub mod error;
 pub mod follow;
+pub mod front_end;
 pub mod guard;
 pub mod history;
 pub mod instance;

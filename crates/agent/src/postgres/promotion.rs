@@ -23,6 +23,9 @@ use super::settings::Listen;
 use super::sql::{Commits, Connection};
 use super::timelines;
 
+/// How long PostgreSQL may take to read its rules of access.
+const ACCESS_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What steps 1 to 3 found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prepared {
@@ -245,7 +248,26 @@ pub async fn admit_clients(server: &mut Server) -> Result<(), Error> {
     if server.mode().is_none_or(|mode| mode.access == Access::Closed) {
         server.end_clients().await?;
     }
-    server.set_access(Access::Open)
+    let before = loaded(server.sql()?).await?;
+    server.set_access(Access::Open)?;
+    // Whoever is told now that clients are let in must not be turned away by the old rules. A
+    // backend that has read its settings again shows that the postmaster is at it, too: it takes
+    // nobody in meanwhile.
+    let begun = Instant::now();
+    while loaded(server.sql()?).await? == before {
+        if begun.elapsed() > ACCESS_TIMEOUT {
+            tracing::warn!("the new rules of access are not known to be in force");
+            break;
+        }
+        sleep(TICK).await;
+    }
+    Ok(())
+}
+
+/// When the settings were last read.
+async fn loaded(sql: &Connection) -> Result<Option<String>, Error> {
+    let loaded = sql.one("SELECT extract(epoch FROM pg_conf_load_time())").await;
+    loaded.map_err(Error::sql("reading when the settings were read"))
 }
 
 /// Returns when a `CHECKPOINT` is complete.

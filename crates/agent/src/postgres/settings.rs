@@ -32,6 +32,8 @@ pub struct Upstream {
 /// Settings with a fixed value.
 const FIXED: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
+    // The warning of a cancelled wait for the mirror must come through to whoever can tell of it.
+    ("client_min_messages", "notice"),
     ("restart_after_crash", "off"),
     // After a crash PostgreSQL flushes every file before it replays. One call for each volume does
     // the same much faster where there are many files, and errors of the disk are told either way
@@ -242,7 +244,12 @@ pub async fn read_back(
     let given = command_line(instance, listen);
     // Our own connections lower synchronous_commit; a superuser may set the others for a role.
     // PostgreSQL sets the paths once more itself.
-    let each_session = ["synchronous_commit", "zero_damaged_pages", "ignore_checksum_failure"];
+    let each_session = [
+        "synchronous_commit",
+        "client_min_messages",
+        "zero_damaged_pages",
+        "ignore_checksum_failure",
+    ];
     let names = given
         .iter()
         .map(|(name, _)| *name)
