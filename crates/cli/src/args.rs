@@ -33,10 +33,11 @@ pub struct Which {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Try everything on this machine: principal, mirror and witness as real processes.
+    /// Try everything on this machine: principal, mirror, witness and Front End as real processes.
     ///
     /// Starts a mirrored pool and shows it live: pool `pool01`, servers `be1` and `be2`, witness
-    /// `wit1`, each a process of its own, on free loopback ports.
+    /// `wit1`, and the Front End `fe1` that applications connect to, each a process of its own, on
+    /// free loopback ports.
     ///
     /// Ctrl-C stops everything. The next start on the same directory continues where this one
     /// ended. Play faults from a second terminal: `backstay demo kill principal`.
@@ -54,6 +55,10 @@ pub enum Command {
     /// The write outage is the time from the last row acknowledged before to the first one
     /// acknowledged after the fault. The client gives a statement up after 250 ms of silence, and
     /// then tries all hosts side by side. Exit status 1 if an acknowledged row was lost.
+    ///
+    /// With `--through gateway` many clients write through the Front End instead, each on one
+    /// connection that it keeps. What they are told is compared with what is there: exit status 1
+    /// also if a row is there twice, or was reported failed and is there all the same.
     Drill(DrillArgs),
     /// Run the agent of a Back End server, which owns its PostgreSQL.
     ///
@@ -63,6 +68,12 @@ pub enum Command {
     Server(ServerArgs),
     /// Run a witness: the third vote of any number of pools.
     Witness(WitnessArgs),
+    /// Run a Front End: the gateway that PostgreSQL clients connect to.
+    ///
+    /// It finds the principal of its pool by asking the servers' agents, and carries its client
+    /// sessions over a failover. It runs in the foreground and logs to standard error (level:
+    /// BACKSTAY_LOG). SIGTERM ends it, and with it the client sessions.
+    FrontEnd(FrontEndArgs),
 }
 
 #[derive(Args, Debug)]
@@ -78,6 +89,13 @@ pub struct ServerArgs {
 #[derive(Args, Debug)]
 pub struct WitnessArgs {
     /// The witness's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct FrontEndArgs {
+    /// The Front End's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }
@@ -167,12 +185,13 @@ Targets:
   mirror      the host that mirrors it: its agent and its PostgreSQL, together
   witness     the witness
   server      the principal's PostgreSQL alone; its agent goes on and sees it at once
-  be1, be2, wit1   the same by name, whatever role it has now";
+  front-end   the Front End; its client sessions end with it
+  be1, be2, wit1, fe1   the same by name, whatever role it has now";
 
 #[derive(Args, Debug)]
 #[command(after_help = TARGETS)]
 pub struct FaultArgs {
-    /// principal, mirror, witness, server, or the name of a member.
+    /// principal, mirror, witness, server, front-end, or a name.
     pub target: String,
     #[command(flatten)]
     pub place: DemoDir,
@@ -336,6 +355,24 @@ impl Fault {
     }
 }
 
+/// The way that the clients of a drill take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Through {
+    /// One client that knows all hosts, and one that stays pinned to the principal's address.
+    Direct,
+    /// Many clients through the Front End, each on one connection.
+    Gateway,
+}
+
+impl Through {
+    pub fn name(self) -> &'static str {
+        match self {
+            Through::Direct => "direct",
+            Through::Gateway => "gateway",
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 pub struct DrillArgs {
     #[command(flatten)]
@@ -352,7 +389,14 @@ pub struct DrillArgs {
     /// Print JSON (see docs/json.md).
     #[arg(long)]
     pub json: bool,
-    /// How the clients connect (all hosts of the pool). Known by itself for a demo pool.
+    /// The way that the clients take.
+    #[arg(long, value_enum, default_value_t = Through::Direct)]
+    pub through: Through,
+    /// How many clients write through the gateway (default: 20).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub clients: Option<u32>,
+    /// How the clients connect: all hosts of the pool, or the Front End's address with `--through
+    /// gateway`. Known by itself for a demo pool.
     #[arg(long, env = "BACKSTAY_CONNECT", value_name = "URL", hide_env_values = true)]
     pub connect: Option<String>,
 }

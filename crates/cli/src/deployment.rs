@@ -22,6 +22,8 @@ pub struct Deployment {
     pub members: Vec<MemberEntry>,
     #[serde(default, rename = "pool")]
     pub pools: Vec<PoolEntry>,
+    #[serde(default, rename = "front_end", skip_serializing_if = "Vec::is_empty")]
+    pub front_ends: Vec<FrontEndEntry>,
 }
 
 /// One process: the agent of a server, or a witness.
@@ -44,6 +46,16 @@ pub struct PoolEntry {
     /// Shown by `drill`; the members' own configuration is what counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+}
+
+/// A Front End, asked for its status by commands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrontEndEntry {
+    pub name: String,
+    pub pool: String,
+    /// Host and port of its `admin_listen`: not where applications connect.
+    pub address: String,
 }
 
 impl PoolEntry {
@@ -86,7 +98,7 @@ fn read(file: &Path) -> anyhow::Result<Deployment> {
         hinted(
             format!("{} is no deployment file: {}", file.display(), error.to_string().trim_end()),
             "it holds: name, [[member]] with name and address, [[pool]] with name, first, second \
-             and witness",
+             and witness, [[front_end]] with name, pool and address",
         )
     })?;
     let faults = deployment.faults();
@@ -108,13 +120,7 @@ impl Deployment {
             if !names.insert(member.name.as_str()) {
                 faults.push(format!("two members are called {:?}", member.name));
             }
-            let port = member.address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(1..))) {
-                faults.push(format!(
-                    "the address of {:?} is {:?}, not host:port",
-                    member.name, member.address
-                ));
-            }
+            faults.extend(fault_of_address(&member.name, &member.address));
         }
         let mut pools = BTreeSet::new();
         for pool in &self.pools {
@@ -132,7 +138,24 @@ impl Deployment {
         if self.pools.is_empty() {
             faults.push("it has no pool".to_owned());
         }
+        for front_end in &self.front_ends {
+            if !names.insert(front_end.name.as_str()) {
+                faults.push(format!("the name {:?} is used twice", front_end.name));
+            }
+            if !pools.contains(front_end.pool.as_str()) {
+                faults.push(format!(
+                    "front end {:?} names {:?}, which is no pool",
+                    front_end.name, front_end.pool
+                ));
+            }
+            faults.extend(fault_of_address(&front_end.name, &front_end.address));
+        }
         faults
+    }
+
+    /// The Front Ends that a pool's clients use.
+    pub fn front_ends_of(&self, pool: &PoolEntry) -> impl Iterator<Item = &FrontEndEntry> {
+        self.front_ends.iter().filter(move |front_end| front_end.pool == pool.name)
     }
 
     pub fn pool(&self, name: &str) -> anyhow::Result<&PoolEntry> {
@@ -159,6 +182,12 @@ impl Deployment {
     pub fn members_of(&self, pool: &PoolEntry) -> anyhow::Result<Vec<MemberEntry>> {
         pool.member_names().map(|name| self.member(name).cloned()).collect()
     }
+}
+
+fn fault_of_address(name: &str, address: &str) -> Option<String> {
+    let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    let good = matches!(port, Some(Ok(1..)));
+    (!good).then(|| format!("the address of {name:?} is {address:?}, not host:port"))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Server(args) => command::process::server(args),
         Command::Witness(args) => command::process::witness(args),
+        Command::FrontEnd(args) => command::process::front_end(args),
         Command::Demo(_) | Command::Pool(_) | Command::Drill(_) => ask(&cli),
     };
     match outcome {
@@ -52,6 +53,7 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
             Command::Drill(args) => drill::run(&found(&args.which)?, args).await,
             Command::Server(args) => command::process::server(args),
             Command::Witness(args) => command::process::witness(args),
+            Command::FrontEnd(args) => command::process::front_end(args),
         }
     })
 }

@@ -1,11 +1,11 @@
-//! `backstay server` and `backstay witness`: the long-running processes.
+//! `backstay server`, `backstay witness`, `backstay front-end`: the long-running processes.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::{ServerArgs, WitnessArgs};
+use crate::args::{FrontEndArgs, ServerArgs, WitnessArgs};
 use crate::output;
 
 pub fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
@@ -19,6 +19,12 @@ pub fn witness(args: &WitnessArgs) -> anyhow::Result<ExitCode> {
     let config = agent::config::Witness::load(&args.config)?;
     let _log = output::log()?;
     run(async |end| Ok(agent::witness::run(config, end).await?))
+}
+
+pub fn front_end(args: &FrontEndArgs) -> anyhow::Result<ExitCode> {
+    let _config = gateway::config::FrontEnd::load(&args.config)?;
+    let _log = output::log()?;
+    anyhow::bail!("this build has no gateway yet")
 }
 
 /// Runs a process until it ends by itself or a signal asks it to.

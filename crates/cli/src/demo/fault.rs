@@ -40,7 +40,8 @@ pub enum Deed {
     Restart,
 }
 
-const NOT_KNOWN: &str = "name principal, mirror, witness, server, or a member: be1, be2, wit1";
+const NOT_KNOWN: &str =
+    "name principal, mirror, witness, server, front-end, or a member: be1, be2, wit1, fe1";
 
 impl Target {
     pub fn host(member: MemberFiles) -> Target {
@@ -58,7 +59,7 @@ impl Target {
             (Part::Host, Kind::Server) => {
                 format!("{} (its agent and its PostgreSQL)", self.member.name)
             }
-            (Part::Host, Kind::Witness) => self.member.name.clone(),
+            (Part::Host, Kind::Witness | Kind::FrontEnd) => self.member.name.clone(),
         }
     }
 
@@ -137,6 +138,11 @@ pub async fn resolve(dir: &Path, plan: &Plan, word: &str, deed: Deed) -> anyhow:
         "witness" => {
             plan.witness.as_ref().map(|witness| witness.name.clone()).ok_or_else(|| {
                 hinted("this demo has no witness", "it was started with --without-witness")
+            })?
+        }
+        "front-end" => {
+            plan.front_end.as_ref().map(|front_end| front_end.name.clone()).ok_or_else(|| {
+                hinted("this demo has no Front End yet", "it gets one when it is started again")
             })?
         }
         "principal" | "mirror" | "server" => partner(plan, word).await?,

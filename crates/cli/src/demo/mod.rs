@@ -6,6 +6,7 @@
 
 mod control;
 pub mod fault;
+mod front_end;
 pub mod place;
 pub mod plan;
 pub mod process;
@@ -25,14 +26,14 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::control::{Ask, Caller};
-use self::plan::Plan;
+use self::plan::{ConnectionStrings, Plan};
 use self::supervise::Supervisor;
 use crate::args::{DemoStart, Profile};
 use crate::clock;
 use crate::output::{self, hinted};
 
 const SUPERVISOR_LOG: &str = "supervisor.log";
-/// The supervisor writes this when clients can use the pool and the mirror is there, or late.
+/// The supervisor writes this when clients can use the pool; it names what is late.
 const READY_FILE: &str = "ready";
 const DETACH_DEADLINE: Duration = Duration::from_secs(360);
 const STOP_DEADLINE: Duration = Duration::from_secs(45);
@@ -53,7 +54,8 @@ pub async fn start(args: &DemoStart) -> anyhow::Result<()> {
     }
     let mut signals = Signals::new()?;
     let mut supervisor = Supervisor::take(&dir)?;
-    let plan = plan_for(&dir, args)?;
+    let mut plan = plan_for(&dir, args)?;
+    plan.complete(&dir)?;
     let _ = std::fs::remove_file(dir.join(READY_FILE));
     setup::files(&dir, &plan)?;
     let listener = control::listen(&dir)?;
@@ -164,22 +166,45 @@ async fn set_up_and_show(dir: &Path, plan: &Plan, in_background: bool) -> anyhow
         output::talk("making two PostgreSQL servers; the first start takes a few seconds");
     }
     setup::pool(dir, plan.clone()).await?;
+    let mut late = Vec::new();
     if in_background {
-        setup::wait_until_mirrored(plan).await?;
+        late.extend(setup::wait_until_mirrored(plan).await?);
     }
-    std::fs::write(dir.join(READY_FILE), "").context("say that the demo is ready")?;
+    late.extend(front_end::wait_until_it_serves(dir, plan).await);
+    say_ready(dir, &late.join("\n"))?;
     if in_background {
         return std::future::pending().await;
     }
-    introduce(plan);
+    introduce(plan, &late.join("\n"));
     view::show(dir, plan).await
 }
 
-fn introduce(plan: &Plan) {
-    let strings = plan.connection_strings();
+/// Whole or not at all: whoever started the background demo reads it as soon as it is there.
+fn say_ready(dir: &Path, late: &str) -> anyhow::Result<()> {
+    let fresh = dir.join("ready.new");
+    std::fs::write(&fresh, late)
+        .and_then(|()| std::fs::rename(&fresh, dir.join(READY_FILE)))
+        .context("say that the demo is ready")
+}
+
+/// How to connect, and what is not there yet.
+fn introduce(plan: &Plan, late: &str) {
+    if !late.is_empty() {
+        output::talk(late);
+    }
+    let forms = |strings: &ConnectionStrings| {
+        format!("  {}\n  psql \"{}\"\n  {}", strings.uri, strings.keywords, strings.jdbc)
+    };
+    if let Some(strings) = plan.front_end_strings() {
+        output::talk(&format!(
+            "the pool is served. Connect through the Front End, which carries clients over a \
+             failover:\n{}",
+            forms(&strings)
+        ));
+    }
     output::talk(&format!(
-        "the pool is served. Connect to whichever server takes writes:\n  {}\n  psql \"{}\"\n  {}",
-        strings.uri, strings.keywords, strings.jdbc
+        "or to whichever of the servers takes writes:\n{}",
+        forms(&plan.connection_strings())
     ));
 }
 
@@ -207,7 +232,8 @@ pub async fn detach(args: &DemoStart) -> anyhow::Result<()> {
         anyhow::ensure!(clock::now() < deadline, "the demo does not become ready");
         tokio::time::sleep(LOOK_PAUSE).await;
     }
-    introduce(&Plan::read(&dir)?);
+    let late = std::fs::read_to_string(dir.join(READY_FILE)).unwrap_or_default();
+    introduce(&Plan::read(&dir)?, &late);
     output::talk("look at it: backstay demo status; end it: backstay demo stop");
     Ok(())
 }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::place;
-use crate::deployment::{Deployment, MemberEntry, PoolEntry};
+use crate::deployment::{Deployment, FrontEndEntry, MemberEntry, PoolEntry};
 use crate::output::hinted;
 
 pub const POOL: &str = "pool01";
@@ -22,8 +22,9 @@ pub const HOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 pub const DATABASE: &str = "demo";
 const FIRST_PORT: u16 = 61_001;
 const LAST_PORT: u16 = 64_990;
-/// Two PostgreSQL servers, two agents, one witness.
-const PORTS: u16 = 5;
+/// Two PostgreSQL servers, two agents, one witness, and the Front End's two.
+const PORTS: u16 = 7;
+const FRONT_END_PORTS: u16 = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +39,9 @@ pub struct Plan {
     pub servers: Vec<ServerPlan>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<WitnessPlan>,
+    /// Absent in the plan of an older demo, until its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_end: Option<FrontEndPlan>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -55,11 +59,29 @@ pub struct WitnessPlan {
     pub member_port: u16,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrontEndPlan {
+    pub name: String,
+    /// Where applications connect.
+    pub port: u16,
+    /// Where commands ask for its status.
+    pub admin_port: u16,
+}
+
+impl FrontEndPlan {
+    /// Its ports are `first` and the one after.
+    fn new(first: u16) -> FrontEndPlan {
+        FrontEndPlan { name: "fe1".to_owned(), port: first, admin_port: first + 1 }
+    }
+}
+
 /// What a member of the demo is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Server,
     Witness,
+    FrontEnd,
 }
 
 /// Where one member of the demo keeps its files.
@@ -67,8 +89,11 @@ pub enum Kind {
 pub struct MemberFiles {
     pub name: String,
     pub kind: Kind,
+    /// Where other members and commands ask.
     pub member_port: u16,
     pub postgres_port: Option<u16>,
+    /// Where applications connect to a Front End.
+    pub front_end_port: Option<u16>,
     pub home: PathBuf,
     pub socket_dir: PathBuf,
 }
@@ -79,7 +104,10 @@ impl MemberFiles {
     }
 
     pub fn log(&self) -> PathBuf {
-        self.home.join("agent.log")
+        self.home.join(match self.kind {
+            Kind::Server | Kind::Witness => "agent.log",
+            Kind::FrontEnd => "front-end.log",
+        })
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -88,6 +116,15 @@ impl MemberFiles {
 
     pub fn pid_file(&self) -> PathBuf {
         self.home.join("agent.pid")
+    }
+
+    /// The certificate that a Front End shows, and its key.
+    pub fn certificate(&self) -> PathBuf {
+        self.home.join("certificate.pem")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.home.join("key.pem")
     }
 
     /// What belongs to PostgreSQL's user: its data, and Backstay's own files about them.
@@ -107,7 +144,7 @@ impl MemberFiles {
 impl Plan {
     /// A plan with free ports and a new password.
     pub fn new(profile: &str, with_witness: bool) -> anyhow::Result<Plan> {
-        let first = free_ports(&Plan::random_bytes::<2>()?)?;
+        let first = free_ports(&random_bytes::<2>()?, PORTS)?;
         let server = |name: &str, index: u16| ServerPlan {
             name: name.to_owned(),
             postgres_port: first + index,
@@ -116,19 +153,22 @@ impl Plan {
         let witness = WitnessPlan { name: "wit1".to_owned(), member_port: first + 4 };
         Ok(Plan {
             profile: profile.to_owned(),
-            password: password(&Plan::random_bytes::<12>()?),
+            password: new_password()?,
             ready: false,
             servers: vec![server("be1", 0), server("be2", 1)],
             witness: with_witness.then_some(witness),
+            front_end: Some(FrontEndPlan::new(first + 5)),
         })
     }
 
-    fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
-        let mut bytes = [0_u8; N];
-        let flags = rustix::rand::GetRandomFlags::empty();
-        let filled = rustix::rand::getrandom(&mut bytes, flags).context("read random bytes")?;
-        anyhow::ensure!(filled == N, "the kernel gave too few random bytes");
-        Ok(bytes)
+    /// Gives a Front End to the plan of a demo that was made before there was one.
+    pub fn complete(&mut self, dir: &Path) -> anyhow::Result<()> {
+        if self.front_end.is_some() {
+            return Ok(());
+        }
+        let first = free_ports(&random_bytes::<2>()?, FRONT_END_PORTS)?;
+        self.front_end = Some(FrontEndPlan::new(first));
+        self.write(dir)
     }
 
     pub fn read(dir: &Path) -> anyhow::Result<Plan> {
@@ -161,13 +201,14 @@ impl Plan {
             .with_context(|| format!("write {}", file.display()))
     }
 
-    /// All members, partners first.
+    /// Everything that runs: partners first, the Front End last.
     pub fn members(&self, dir: &Path) -> Vec<MemberFiles> {
         let servers = self.servers.iter().map(|server| MemberFiles {
             name: server.name.clone(),
             kind: Kind::Server,
             member_port: server.member_port,
             postgres_port: Some(server.postgres_port),
+            front_end_port: None,
             home: dir.join(&server.name),
             socket_dir: place::socket_dir(dir, &server.name),
         });
@@ -176,10 +217,20 @@ impl Plan {
             kind: Kind::Witness,
             member_port: witness.member_port,
             postgres_port: None,
+            front_end_port: None,
             home: dir.join(&witness.name),
             socket_dir: place::socket_dir(dir, &witness.name),
         });
-        servers.chain(witness).collect()
+        let front_end = self.front_end.iter().map(|front_end| MemberFiles {
+            name: front_end.name.clone(),
+            kind: Kind::FrontEnd,
+            member_port: front_end.admin_port,
+            postgres_port: None,
+            front_end_port: Some(front_end.port),
+            home: dir.join(&front_end.name),
+            socket_dir: place::socket_dir(dir, &front_end.name),
+        });
+        servers.chain(witness).chain(front_end).collect()
     }
 
     pub fn deployment(&self) -> Deployment {
@@ -199,9 +250,26 @@ impl Plan {
                 witness: self.witness.as_ref().map(|witness| witness.name.clone()),
                 profile: Some(self.profile.clone()),
             }],
+            front_ends: self.front_end.iter().map(front_end_entry).collect(),
         }
     }
 
+    /// How applications connect: one address, whoever serves.
+    pub fn front_end_strings(&self) -> Option<ConnectionStrings> {
+        let (port, password) = (self.front_end.as_ref()?.port, &self.password);
+        let user = DATABASE;
+        Some(ConnectionStrings {
+            uri: format!("postgresql://{user}:{password}@{HOST}:{port}/{DATABASE}"),
+            keywords: format!(
+                "host={HOST} port={port} dbname={DATABASE} user={user} password={password}"
+            ),
+            jdbc: format!(
+                "jdbc:postgresql://{HOST}:{port}/{DATABASE}?user={user}&password={password}"
+            ),
+        })
+    }
+
+    /// How clients connect without the Front End: to whichever server takes writes.
     pub fn connection_strings(&self) -> ConnectionStrings {
         let ports: Vec<u16> = self.servers.iter().map(|server| server.postgres_port).collect();
         let hosts: Vec<String> = ports.iter().map(|port| format!("{HOST}:{port}")).collect();
@@ -224,7 +292,15 @@ impl Plan {
     }
 }
 
-/// How clients connect: all name both servers and ask for the one that takes writes.
+fn front_end_entry(front_end: &FrontEndPlan) -> FrontEndEntry {
+    FrontEndEntry {
+        name: front_end.name.clone(),
+        pool: POOL.to_owned(),
+        address: format!("{HOST}:{}", front_end.admin_port),
+    }
+}
+
+/// The same connection in the forms that libraries know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ConnectionStrings {
     pub uri: String,
@@ -232,22 +308,38 @@ pub struct ConnectionStrings {
     pub jdbc: String,
 }
 
-/// The first of `PORTS` free ports in a row, looked for from a random place on.
-fn free_ports(random: &[u8; 2]) -> anyhow::Result<u16> {
-    free_block(random, |port| TcpListener::bind((HOST, port)).ok()).ok_or_else(|| {
+fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    let filled = rustix::rand::getrandom(&mut bytes, flags).context("read random bytes")?;
+    anyhow::ensure!(filled == N, "the kernel gave too few random bytes");
+    Ok(bytes)
+}
+
+pub fn new_password() -> anyhow::Result<String> {
+    Ok(password(&random_bytes::<12>()?))
+}
+
+/// The first of `count` free ports in a row, looked for from a random place on.
+fn free_ports(random: &[u8; 2], count: u16) -> anyhow::Result<u16> {
+    free_block(random, count, |port| TcpListener::bind((HOST, port)).ok()).ok_or_else(|| {
         hinted(
-            format!("no {PORTS} free ports in a row between {FIRST_PORT} and {LAST_PORT}"),
+            format!("no {count} free ports in a row between {FIRST_PORT} and {LAST_PORT}"),
             "end some of the programs that listen on them",
         )
     })
 }
 
 /// `hold` takes a port if it is free; a block is free if all of its ports can be held at once.
-fn free_block<Held>(random: &[u8; 2], hold: impl Fn(u16) -> Option<Held>) -> Option<u16> {
-    let blocks = (LAST_PORT - FIRST_PORT) / PORTS;
+fn free_block<Held>(
+    random: &[u8; 2],
+    count: u16,
+    hold: impl Fn(u16) -> Option<Held>,
+) -> Option<u16> {
+    let blocks = (LAST_PORT - FIRST_PORT) / count;
     let start = u16::from_le_bytes(*random) % blocks;
-    (0..blocks).map(|step| FIRST_PORT + (start + step) % blocks * PORTS).find(|first| {
-        let held: Option<Vec<Held>> = (*first..*first + PORTS).map(&hold).collect();
+    (0..blocks).map(|step| FIRST_PORT + (start + step) % blocks * count).find(|first| {
+        let held: Option<Vec<Held>> = (*first..*first + count).map(&hold).collect();
         held.is_some()
     })
 }
@@ -273,6 +365,7 @@ mod tests {
             ready: true,
             servers: vec![server("be1", 61001, 61003), server("be2", 61002, 61004)],
             witness: Some(WitnessPlan { name: "wit1".to_owned(), member_port: 61005 }),
+            front_end: Some(FrontEndPlan::new(61006)),
         }
     }
 
@@ -280,6 +373,22 @@ mod tests {
     fn a_plan_survives_its_file() {
         let text = toml::to_string(&plan()).unwrap();
         assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan());
+    }
+
+    #[test]
+    fn the_plan_of_an_older_demo_is_understood() {
+        let older = Plan { front_end: None, ..plan() };
+        let text = toml::to_string(&older).unwrap();
+        assert!(!text.contains("front_end"));
+        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), older);
+        assert_eq!(older.front_end_strings(), None);
+        assert_eq!(older.members(Path::new("/d")).len(), 3);
+    }
+
+    #[test]
+    fn applications_are_told_one_address() {
+        let strings = plan().front_end_strings().unwrap();
+        assert_eq!(strings.uri, "postgresql://demo:secret@127.0.0.1:61006/demo");
     }
 
     #[test]
@@ -299,10 +408,10 @@ mod tests {
 
     #[test]
     fn two_plans_made_side_by_side_share_no_port() {
-        let first = free_block(&[0, 0], |_| Some(())).unwrap();
+        let first = free_block(&[0, 0], PORTS, |_| Some(())).unwrap();
         let last = first + PORTS - 1;
-        let second = free_block(&[0, 0], |port| (port != last).then_some(())).unwrap();
+        let second = free_block(&[0, 0], PORTS, |port| (port != last).then_some(())).unwrap();
         assert!(second > last, "one taken port makes the whole block taken");
-        assert_eq!(free_block(&[7, 0], |_| None::<()>), None);
+        assert_eq!(free_block(&[7, 0], PORTS, |_| None::<()>), None);
     }
 }

@@ -6,7 +6,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::config::{
@@ -18,17 +18,20 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio_postgres::NoTls;
 
-use super::plan::{DATABASE, HOST, Kind, MemberFiles, POOL, Plan, ServerPlan};
+use super::front_end;
+use super::plan::{DATABASE, HOST, Kind, MemberFiles, POOL, Plan, ServerPlan, new_password};
 use super::supervise::agent;
 use super::{place, status};
 use crate::admin;
 use crate::clock;
 use crate::command::pool::{Scope, make_session};
 use crate::deployment::Deployment;
-use crate::output::{self, hinted};
+use crate::output::hinted;
 use crate::picture::Picture;
 
 const PASSWORD_FILE: &str = "demo.password";
+/// Of the role that Front Ends look up users with: servers and Front End read the same file.
+const FRONT_END_PASSWORD_FILE: &str = "front_end.password";
 const SECRET_FILE: &str = "secret";
 /// Making a database cluster and copying it takes seconds; a slow disk may take minutes.
 const READY_DEADLINE: Duration = Duration::from_secs(300);
@@ -50,6 +53,9 @@ pub fn files(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
         None => None,
     };
     write_private(&dir.join(PASSWORD_FILE), &plan.password)?;
+    if !front_end_password_file(dir).exists() {
+        write_private(&front_end_password_file(dir), &new_password()?)?;
+    }
     let secret_dir = dir.join("pool");
     make_dir(&secret_dir, 0o755, os_user.as_ref())?;
     for (index, member) in plan.members(dir).iter().enumerate() {
@@ -62,6 +68,7 @@ pub fn files(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
                 write_toml(&member.config(), &server(dir, plan, &plan.servers[index], member))?;
             }
             Kind::Witness => write_toml(&member.config(), &witness(plan, member))?,
+            Kind::FrontEnd => front_end::files(dir, plan, member)?,
         }
     }
     write_toml(&dir.join(place::DEPLOYMENT_FILE), &plan.deployment())
@@ -82,7 +89,11 @@ fn make_dir(path: &Path, mode: u32, owner: Option<&OsUser>) -> anyhow::Result<()
     Ok(())
 }
 
-fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+pub fn front_end_password_file(dir: &Path) -> PathBuf {
+    dir.join(FRONT_END_PASSWORD_FILE)
+}
+
+pub fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     options
         .write(true)
@@ -94,7 +105,7 @@ fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("write {}", file.display()))
 }
 
-fn write_toml(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+pub fn write_toml(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let text = toml::to_string(value).with_context(|| format!("compose {}", file.display()))?;
     let fresh = file.with_extension("toml.new");
     fs::write(&fresh, text)
@@ -141,7 +152,7 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
             owner: DATABASE.to_owned(),
             password_file: dir.join(PASSWORD_FILE),
         }],
-        front_end_password_file: None,
+        front_end_password_file: Some(front_end_password_file(dir)),
     };
     ServerFile {
         name: own.name.clone(),
@@ -233,17 +244,17 @@ async fn wait(
 
 /// Scripts want to play faults at once. A mirror that is late is told, and no failure: the pool is
 /// served, and its status says what the mirror does.
-pub async fn wait_until_mirrored(plan: &Plan) -> anyhow::Result<()> {
+pub async fn wait_until_mirrored(plan: &Plan) -> anyhow::Result<Option<String>> {
     let deployment = plan.deployment();
     let deadline = clock::now() + MIRROR_DEADLINE;
     loop {
         let picture = admin::picture(&deployment, deployment.pool(POOL)?).await?;
         if picture.redundant() && (plan.witness.is_none() || picture.automatic_failover.armed) {
-            return Ok(());
+            return Ok(None);
         }
         if clock::now() > deadline {
-            output::talk("the pool is served, but not mirrored yet: backstay pool status");
-            return Ok(());
+            let late = "the pool is served, but not mirrored yet: backstay pool status";
+            return Ok(Some(late.to_owned()));
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
@@ -252,7 +263,7 @@ pub async fn wait_until_mirrored(plan: &Plan) -> anyhow::Result<()> {
 /// In the first set-up nobody plays faults yet: a process that ends has a reason, and its log
 /// tells it.
 fn check_alive(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
-    for member in plan.members(dir) {
+    for member in plan.members(dir).into_iter().filter(|one| one.kind != Kind::FrontEnd) {
         if agent(&member).is_none() {
             let log = status::tail(&member.log(), 10).unwrap_or_default();
             return Err(hinted(

@@ -23,6 +23,9 @@ pub struct DemoStatus {
     pub supervisor_pid: Option<i32>,
     pub pool: &'static str,
     pub profile: String,
+    /// How applications connect: through the Front End.
+    pub front_end: Option<ConnectionStrings>,
+    /// How clients connect to the servers themselves.
     pub connection: ConnectionStrings,
     pub processes: Vec<ProcessStatus>,
 }
@@ -30,7 +33,7 @@ pub struct DemoStatus {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ProcessStatus {
     pub name: String,
-    /// `server` or `witness`.
+    /// `server`, `witness` or `front_end`.
     pub kind: &'static str,
     pub role: Option<Role>,
     pub serving: bool,
@@ -40,6 +43,8 @@ pub struct ProcessStatus {
     pub postmaster_pid: Option<i32>,
     pub member_port: u16,
     pub postgres_port: Option<u16>,
+    /// Where clients connect: of a server its PostgreSQL's, of a Front End its own.
+    pub port: Option<u16>,
     pub data_directory: Option<PathBuf>,
     pub socket_directory: Option<PathBuf>,
     pub state_directory: PathBuf,
@@ -84,6 +89,7 @@ pub async fn look(dir: &Path) -> anyhow::Result<DemoStatus> {
         running: supervisor.is_some(),
         supervisor_pid: supervisor.map(|process| process.pid),
         pool: POOL,
+        front_end: plan.front_end_strings(),
         connection: plan.connection_strings(),
         processes: plan.members(dir).iter().map(|member| process(member, &picture)).collect(),
         profile: plan.profile,
@@ -99,6 +105,7 @@ fn process(member: &MemberFiles, picture: &Picture) -> ProcessStatus {
         kind: match member.kind {
             Kind::Server => "server",
             Kind::Witness => "witness",
+            Kind::FrontEnd => "front_end",
         },
         role: seen.and_then(|seen| seen.role()),
         serving: seen.and_then(|seen| seen.session.as_ref()).is_some_and(|session| session.serving),
@@ -106,11 +113,12 @@ fn process(member: &MemberFiles, picture: &Picture) -> ProcessStatus {
         pid: agent.map(|process| process.pid),
         postmaster_state: match member.kind {
             Kind::Server => Some(LifeShown::of(postmaster)),
-            Kind::Witness => None,
+            Kind::Witness | Kind::FrontEnd => None,
         },
         postmaster_pid: postmaster.map(|process| process.pid),
         member_port: member.member_port,
         postgres_port: member.postgres_port,
+        port: member.front_end_port.or(member.postgres_port),
         data_directory: server(member.data_dir()),
         socket_directory: server(member.socket_dir.clone()),
         state_directory: member.state_dir(),
@@ -123,7 +131,7 @@ impl DemoStatus {
         let mut table = Table::new(&[
             "NAME",
             "ROLE",
-            "AGENT",
+            "PROCESS",
             "PID",
             "POSTGRESQL",
             "PID",
@@ -134,12 +142,12 @@ impl DemoStatus {
         for one in &self.processes {
             table.row(vec![
                 one.name.clone(),
-                one.role.map_or("-", role_words).to_owned(),
+                one.role_shown().to_owned(),
                 one.state.words().to_owned(),
                 number(one.pid),
                 one.postmaster_state.map_or("-", LifeShown::words).to_owned(),
                 number(one.postmaster_pid),
-                one.postgres_port.map_or("-".to_owned(), |port| port.to_string()),
+                one.port.map_or("-".to_owned(), |port| port.to_string()),
                 one.data_directory.as_ref().map_or("-".to_owned(), |dir| dir.display().to_string()),
             ]);
         }
@@ -147,10 +155,26 @@ impl DemoStatus {
             Some(pid) => format!("demo in {} (process {pid})", self.directory.display()),
             None => format!("demo in {}: not running", self.directory.display()),
         };
+        let forms = |strings: &ConnectionStrings| {
+            format!("  {}\n  psql \"{}\"\n  {}\n", strings.uri, strings.keywords, strings.jdbc)
+        };
+        let front_end = self.front_end.as_ref().map(forms);
+        let front_end = front_end.map(|forms| format!("connect through the Front End:\n{forms}"));
         format!(
-            "{head}\n\n{table}\nconnect: {}\n         psql \"{}\"\n         {}\n",
-            self.connection.uri, self.connection.keywords, self.connection.jdbc
+            "{head}\n\n{table}\n{}connect to the servers themselves:\n{}",
+            front_end.unwrap_or_default(),
+            forms(&self.connection)
         )
+    }
+}
+
+impl ProcessStatus {
+    fn role_shown(&self) -> &'static str {
+        match self.role {
+            Some(role) => role_words(role),
+            None if self.kind == "front_end" => "front end",
+            None => "-",
+        }
     }
 }
 

@@ -146,7 +146,7 @@ impl Supervisor {
     }
 }
 
-/// The member's agent or witness process.
+/// The member's own process: agent, witness or Front End.
 pub fn agent(member: &MemberFiles) -> Option<Process> {
     Process::read(&member.pid_file())
 }
@@ -154,7 +154,7 @@ pub fn agent(member: &MemberFiles) -> Option<Process> {
 pub fn postmaster(member: &MemberFiles) -> Option<Process> {
     match member.kind {
         Kind::Server => process::postmaster(&member.data_dir()),
-        Kind::Witness => None,
+        Kind::Witness | Kind::FrontEnd => None,
     }
 }
 
@@ -188,6 +188,7 @@ async fn launch(program: &Path, member: &MemberFiles) -> anyhow::Result<()> {
     let noun = match member.kind {
         Kind::Server => "server",
         Kind::Witness => "witness",
+        Kind::FrontEnd => "front-end",
     };
     let log = OpenOptions::new()
         .create(true)
@@ -234,7 +235,8 @@ fn check_ports(member: &MemberFiles) -> anyhow::Result<()> {
         Some(_) => None,
         None => member.postgres_port,
     };
-    for port in [Some(member.member_port), postgres_port].into_iter().flatten() {
+    let ports = [Some(member.member_port), postgres_port, member.front_end_port];
+    for port in ports.into_iter().flatten() {
         TcpListener::bind((HOST, port)).map_err(|error| {
             hinted(
                 format!("port {port} of {} is taken by another program ({error})", member.name),

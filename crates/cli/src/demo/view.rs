@@ -69,9 +69,8 @@ async fn page(
         let lines = recent(&scope, HISTORY_LINES, colour).await;
         text.push_str(&format!("\n{lines}"));
     }
-    text.push_str(&format!("\n{}  psql \"{}\"\n", colour.strong("connect"), {
-        plan.connection_strings().uri
-    }));
+    let through = plan.front_end_strings().unwrap_or_else(|| plan.connection_strings());
+    text.push_str(&format!("\n{}  psql \"{}\"\n", colour.strong("connect"), through.uri));
     text.push_str(&format!("{}\n", colour.strong("try next, in a second terminal")));
     if let Some(line) = environment {
         text.push_str(&format!("  {line}\n"));
@@ -130,6 +129,7 @@ fn advice(picture: &Picture, members: &[MemberFiles]) -> Vec<(String, String)> {
             ("demo freeze principal", "a stalled machine, and its return with thaw"),
             ("pool failover pool01", "exchange the roles"),
             ("drill pool01 host-loss", "the same, measured with a writing client"),
+            ("drill pool01 crash --through gateway", "what clients of the Front End see of it"),
         ],
         State::Exposed | State::NotServed => &[
             ("pool status --watch", "see what it waits for"),

@@ -22,6 +22,7 @@ fn help_teaches() {
         &["drill", "--help"],
         &["server", "--help"],
         &["witness", "--help"],
+        &["front-end", "--help"],
     ] {
         let told = place.run(noun).expect(0);
         let lines: Vec<&str> = told.data.lines().map(str::trim_end).collect();
@@ -39,9 +40,12 @@ fn wrong_usage_ends_with_status_2() {
         &["pool", "status", "--jsn"],
         &["drill", "pool01", "earthquake"],
         &["drill", "pool01", "crash", "--repeat", "0"],
+        &["drill", "pool01", "crash", "--through", "tunnel"],
+        &["drill", "pool01", "crash", "--clients", "0"],
         &["pool", "force-service", "pool01"],
         &["pool", "resume", "pool01", "--discard", "be1"],
         &["server"],
+        &["front-end"],
         &["demo", "--profile", "quick"],
     ] {
         place.run(args).expect(2);
@@ -110,7 +114,7 @@ fn a_deployment_with_an_unknown_field_is_refused() {
             15 | secnd = "be2"
                | ^^^^^
             unknown field `secnd`, expected one of `name`, `first`, `second`, `witness`, `profile`
-            hint: it holds: name, [[member]] with name and address, [[pool]] with name, first, second and witness
+            hint: it holds: name, [[member]] with name and address, [[pool]] with name, first, second and witness, [[front_end]] with name, pool and address
         "#]],
     );
 }
