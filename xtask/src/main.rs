@@ -19,6 +19,7 @@ usage: cargo xtask CHORE
   replay FILE        play the trace of a violation again, step by step
   test-versions      the tests against real PostgreSQL with 16 and 18
   bench mirroring    pgbench: plain synchronous replication against a mirrored pool
+  bench gateway      pgbench: direct, PgBouncer and HAProxy against the gateway
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["replay", file] => model::replay(file.as_ref()),
         ["test-versions"] => versions::run(),
         ["bench", "mirroring", rest @ ..] => bench::mirroring(rest),
+        ["bench", "gateway", rest @ ..] => bench::forwarding(rest),
         _ => return usage(),
     };
     match done {

@@ -50,8 +50,7 @@ impl Mirrored {
             uri: String::new(),
         };
         run::pass(&mut pool.demo(&["--detach"]))?;
-        let status = run::read(&mut pool.demo(&["status", "--json"]))?;
-        let status: Value = serde_json::from_str(&status).context("parse the demo's status")?;
+        let status = pool.status()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         pool.deployment = text(&status["deployment"]).context("the status names no deployment")?;
         pool.uri = text(&status["connection"]["uri"]).context("the status has no address")?;
@@ -61,6 +60,12 @@ impl Mirrored {
 
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// What the demo tells of itself.
+    pub fn status(&self) -> Result<Value> {
+        let status = run::read(&mut self.demo(&["status", "--json"]))?;
+        serde_json::from_str(&status).context("parse the demo's status")
     }
 
     fn demo(&self, arguments: &[&str]) -> Command {

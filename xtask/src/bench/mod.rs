@@ -4,15 +4,20 @@
 //! synchronous replication, one that Backstay mirrors. pgbench runs on them in turns, so that
 //! whatever else the machine does hits both alike; what counts is the ratio of the medians.
 
+mod gateway;
 mod mirrored;
+mod packages;
 mod plain;
+mod process;
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{output, postgres, run};
+pub use gateway::forwarding;
 use mirrored::Mirrored;
 use plain::Plain;
 
@@ -63,7 +68,7 @@ struct Run {
 pub fn mirroring(arguments: &[&str]) -> Result<()> {
     let options = Options::parse(arguments)?;
     let programs = postgres::prepare()?.programs;
-    let binary = binary(&options)?;
+    let binary = build(options.binary.as_deref())?;
     let dir = std::env::temp_dir().join(format!("backstay-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     output::heading("setting up", "a mirrored pool, and a plain pair with the same settings");
@@ -95,9 +100,10 @@ pub fn mirroring(arguments: &[&str]) -> Result<()> {
     report(&runs)
 }
 
-fn binary(options: &Options) -> Result<PathBuf> {
-    if let Some(binary) = &options.binary {
-        return Ok(binary.clone());
+/// The `backstay` to measure; a release build is made if none is named.
+fn build(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(binary) = named {
+        return Ok(binary.to_path_buf());
     }
     output::heading("building", "backstay, optimised");
     run::pass(&mut run::cargo(&["build", "--release", "--locked", "--package", "backstay"]))?;
@@ -141,9 +147,17 @@ fn report([plain, mirrored]: &[Vec<Run>; 2]) -> Result<()> {
     Ok(())
 }
 
-fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+fn median<T>(runs: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+/// Two ports of the loopback address that nobody uses.
+fn free_ports() -> Result<[u16; 2]> {
+    let listen = || TcpListener::bind(("127.0.0.1", 0)).context("find a free port");
+    let (first, second) = (listen()?, listen()?);
+    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+    Ok([port(&first)?, port(&second)?])
 }

@@ -1,6 +1,5 @@
 //! A primary and a synchronous standby, set up by hand as PostgreSQL's manual says.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -26,7 +25,7 @@ impl Plain {
         if postgres::is_root() {
             run::pass(Command::new("chown").arg(USER).arg(dir))?;
         }
-        let [first, second] = free_ports()?;
+        let [first, second] = super::free_ports()?;
         let uri = format!("postgresql://{USER}@127.0.0.1:{first}/{USER}");
         let mut pair = Plain { programs: programs.to_path_buf(), servers: Vec::new(), uri };
         let (primary, standby) = (dir.join("primary"), dir.join("standby"));
@@ -105,11 +104,4 @@ impl Drop for Plain {
             }
         }
     }
-}
-
-fn free_ports() -> Result<[u16; 2]> {
-    let listen = || TcpListener::bind(("127.0.0.1", 0)).context("find a free port");
-    let (first, second) = (listen()?, listen()?);
-    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    Ok([port(&first)?, port(&second)?])
 }
