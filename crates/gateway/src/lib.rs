@@ -6,10 +6,14 @@
 //! is. What was cut off by a failover is judged in `in_doubt`; what the next principal must be told
 //! of a client session is kept in `restore`. Everything runs on one thread.
 
+mod clock;
 pub mod config;
+mod conversation;
+mod counters;
 mod in_doubt;
 mod login;
 mod mode;
+mod refusal;
 mod route;
 mod status;
 mod tls;
