@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::clock::Stopwatch;
+use super::process::{self, As, Interrupt, Running};
 use crate::{output, run};
 
 /// What decides about speed; the plain pair gets the same values.
@@ -31,30 +31,47 @@ const SETTINGS: [&str; 16] = [
 ];
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Two servers have to be made, on whatever disk.
+const READY_DEADLINE: Duration = Duration::from_secs(300);
 
+/// Stopping it ends its supervisor too.
 #[derive(Debug)]
 pub struct Mirrored {
     binary: PathBuf,
     dir: PathBuf,
     deployment: String,
     uri: String,
+    supervisor: Running,
 }
 
 impl Mirrored {
     /// Starts the demo in `dir` and waits until it is mirrored.
-    pub fn start(binary: &Path, dir: &Path) -> Result<Mirrored> {
+    pub fn start(binary: &Path, dir: &Path, interrupt: &Interrupt) -> Result<Mirrored> {
+        // Not detached: the kernel ends it with this process, and it ends the others.
+        let mut demo = process::bound(binary, As::Ourselves, None);
+        demo.args(["demo", "--supervise", "--dir"]).arg(dir);
+        let log = dir.with_extension("log");
         let mut pool = Mirrored {
             binary: binary.to_path_buf(),
             dir: dir.to_path_buf(),
             deployment: String::new(),
             uri: String::new(),
+            supervisor: Running::start("the demo", &mut demo, &log)?,
         };
-        run::pass(&mut pool.demo(&["--detach"]))?;
+        let is_ready = || {
+            pool.supervisor.expect_alive().with_context(|| process::tail(&log))?;
+            Ok(dir.join("ready").exists())
+        };
+        if !interrupt.wait(READY_DEADLINE, is_ready)? {
+            bail!("the demo is not ready after {READY_DEADLINE:?}; {}", process::tail(&log));
+        }
         let status = pool.status()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         pool.deployment = text(&status["deployment"]).context("the status names no deployment")?;
         pool.uri = text(&status["connection"]["uri"]).context("the status has no address")?;
-        pool.wait_until_mirrored()?;
+        if !interrupt.wait(DEADLINE, || Ok(pool.expect_mirrored().is_ok()))? {
+            pool.expect_mirrored()?;
+        }
         Ok(pool)
     }
 
@@ -72,17 +89,6 @@ impl Mirrored {
         let mut command = Command::new(&self.binary);
         command.arg("demo").args(arguments).arg("--dir").arg(&self.dir);
         command
-    }
-
-    fn wait_until_mirrored(&self) -> Result<()> {
-        let watch = Stopwatch::start();
-        while self.expect_mirrored().is_err() {
-            if watch.elapsed() > DEADLINE {
-                return self.expect_mirrored();
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
     }
 
     /// A pool that runs exposed would be measured without its mirror.

@@ -20,6 +20,7 @@ use crate::{output, postgres, run};
 pub use gateway::forwarding;
 use mirrored::Mirrored;
 use plain::Plain;
+use process::Interrupt;
 
 /// The least ratio of transactions per second that is acceptable.
 const GOAL: f64 = 0.97;
@@ -69,10 +70,11 @@ pub fn mirroring(arguments: &[&str]) -> Result<()> {
     let options = Options::parse(arguments)?;
     let programs = postgres::prepare()?.programs;
     let binary = build(options.binary.as_deref())?;
+    let interrupt = Interrupt::watch()?;
     let dir = std::env::temp_dir().join(format!("backstay-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     output::heading("setting up", "a mirrored pool, and a plain pair with the same settings");
-    let mirrored = Mirrored::start(&binary, &dir.join("mirrored"))?;
+    let mirrored = Mirrored::start(&binary, &dir.join("mirrored"), &interrupt)?;
     let settings = mirrored.settings(&programs)?;
     let plain = Plain::start(&programs, &dir.join("plain"), &settings)?;
     let pairs = [("plain", plain.uri()), ("mirrored", mirrored.uri())];
@@ -86,6 +88,7 @@ pub fn mirroring(arguments: &[&str]) -> Result<()> {
             if at == 1 {
                 mirrored.expect_mirrored()?;
             }
+            interrupt.check()?;
             let run = measure(&programs, uri, &options)?;
             output::say(format_args!(
                 "run {turn}  {name:>8}  {:>9.1} transactions/s  {:>7.3} ms",

@@ -172,6 +172,14 @@ impl Drop for Running {
     }
 }
 
+/// The end of a log, for an error.
+pub fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(5);
+    format!("the end of its log:\n{}", lines[from..].join("\n"))
+}
+
 /// Runs a program that prints little to its end, or until Ctrl-C; gives its standard output.
 pub fn read_bound(command: &mut Command, interrupt: &Interrupt) -> Result<String> {
     let shown = run::line(command);

@@ -114,7 +114,7 @@ impl Middle {
         let last = std::cell::RefCell::new(None);
         let through = interrupt.wait(DEADLINE, || {
             if let Some(running) = &mut self.running {
-                running.expect_alive().with_context(|| tail(&log))?;
+                running.expect_alive().with_context(|| process::tail(&log))?;
             }
             let mut psql = Command::new(programs.postgres.join("psql"));
             psql.args(["-X", "-A", "-t", "-c", "SELECT 1"]).env("PGCONNECT_TIMEOUT", "2");
@@ -128,7 +128,7 @@ impl Middle {
             Some(error) => Err(error.context(format!(
                 "{} let nobody through for {DEADLINE:?}; {}",
                 self.target,
-                tail(&log)
+                process::tail(&log)
             ))),
             None => bail!("{} let nobody through for {DEADLINE:?}", self.target),
         }
@@ -222,12 +222,4 @@ impl Middle {
             Target::Direct | Target::Gateway(_) => Ok(()),
         }
     }
-}
-
-/// The end of a log, for an error.
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(5);
-    format!("the end of its log:\n{}", lines[from..].join("\n"))
 }

@@ -70,7 +70,7 @@ fn measure(
     interrupt: &Interrupt,
 ) -> Result<Report> {
     output::heading("setting up", "a mirrored pool, and what stands before its principal");
-    let pool = Mirrored::start(&programs.backstay, &dir.join("mirrored"))?;
+    let pool = Mirrored::start(&programs.backstay, &dir.join("mirrored"), interrupt)?;
     interrupt.check()?;
     let principal = Principal::of(&pool, &programs.postgres, options.keys)?;
     let scale = options.scale.to_string();
