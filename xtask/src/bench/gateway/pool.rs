@@ -82,12 +82,10 @@ fn processes(status: &Value) -> impl Iterator<Item = &Value> {
     status["processes"].as_array().into_iter().flatten()
 }
 
-/// From the command line of the running process.
+/// It lies beside the directory of its state.
 fn front_end_config(process: &Value) -> Option<PathBuf> {
-    let pid = process["pid"].as_u64()?;
-    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split('\0').skip_while(|word| *word != "--config");
-    words.nth(1).map(PathBuf::from)
+    let state = Path::new(process["state_directory"].as_str()?);
+    Some(state.parent()?.join("config.toml"))
 }
 
 /// Gives the role a verifier with one iteration. HMAC, twice nested, is what all of it is made of;
