@@ -314,3 +314,252 @@ impl Routes {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::admin::RoutePostgres;
+
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment::from_nanos(ms * 1_000_000)
+    }
+
+    fn postgres(state: PostgresState) -> Option<RoutePostgres> {
+        Some(RoutePostgres { host: "h".to_owned(), port: 5432, state, timeline: 4, complete: true })
+    }
+
+    fn route(side: Side, term: u64) -> Route {
+        Route {
+            pool: "pool01".to_owned(),
+            member: match side {
+                Side::First => "be1".to_owned(),
+                Side::Second => "be2".to_owned(),
+            },
+            echo: 0,
+            promise: term,
+            term,
+            serving: false,
+            lease_left_ms: None,
+            handing_over: false,
+            postgres: postgres(PostgresState::Standby),
+            timelines: Vec::new(),
+            promotions: Vec::new(),
+        }
+    }
+
+    fn serving(side: Side, term: u64, lease_left_ms: Option<u64>) -> Route {
+        Route {
+            serving: true,
+            lease_left_ms,
+            postgres: postgres(PostgresState::Primary),
+            timelines: vec![1, 4],
+            ..route(side, term)
+        }
+    }
+
+    const ONE: Side = Side::First;
+    const TWO: Side = Side::Second;
+
+    /// Says at what time what was asked and heard, and keeps the latter.
+    struct Table {
+        routes: Routes,
+        now: u64,
+    }
+
+    impl Table {
+        fn new() -> Table {
+            Table { routes: Routes::new(at(0)), now: 0 }
+        }
+
+        /// Asked at `asked`, heard at `now`.
+        fn hears(&mut self, asked: u64, now: u64, side: Side, route: Route) -> Change {
+            self.now = now;
+            self.routes.heard(side, route, at(asked), at(now))
+        }
+
+        fn passes(&mut self, now: u64) -> Change {
+            self.now = now;
+            self.routes.time_passed(at(now))
+        }
+
+        #[track_caller]
+        fn check(&self, principal: Option<(&str, u64)>, leases: &[(u64, u64, Lease)]) {
+            let snapshot = self.routes.snapshot();
+            let seen = snapshot.principal.as_ref().map(|it| (it.member.as_str(), it.term));
+            assert_eq!(seen, principal, "principal at {}", self.now);
+            assert_eq!(snapshot.without_principal_since.is_none(), principal.is_some());
+            for (term, now, lease) in leases {
+                let seen = self.routes.leased().of(*term, at(*now));
+                assert_eq!(seen, *lease, "lease of {term} at {now}");
+            }
+        }
+    }
+
+    use Lease::{Expired, Over, Valid};
+
+    #[test]
+    fn a_lease_is_counted_from_the_question_and_not_from_the_answer() {
+        let mut table = Table::new();
+        assert_eq!(table.hears(1_000, 1_400, ONE, serving(ONE, 4, Some(700))), Change::Snapshot);
+        table.check(Some(("be1", 4)), &[(4, 1_699, Valid), (4, 1_700, Expired)]);
+        assert_eq!(table.routes.expires(), Some(at(1_700)));
+        // An answer that comes after the lease that it tells of is worth nothing.
+        let mut table = Table::new();
+        table.hears(1_000, 1_800, ONE, serving(ONE, 4, Some(700)));
+        table.check(None, &[(4, 1_800, Expired)]);
+    }
+
+    #[test]
+    fn a_renewal_changes_no_generation_and_an_expiry_does() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        let generation = table.routes.snapshot().generation;
+        assert_eq!(table.hears(1_100, 1_101, ONE, serving(ONE, 4, Some(700))), Change::Nothing);
+        assert_eq!(table.routes.snapshot().generation, generation);
+        table.check(Some(("be1", 4)), &[(4, 1_799, Valid), (4, 1_800, Expired)]);
+        assert_eq!(table.passes(1_800), Change::Snapshot);
+        table.check(None, &[(4, 1_800, Expired)]);
+        assert!(table.routes.snapshot().generation > generation);
+        assert_eq!(table.routes.snapshot().without_principal_since, Some(at(1_800)));
+        assert_eq!(table.hears(1_900, 1_901, ONE, serving(ONE, 4, Some(700))), Change::Snapshot);
+        table.check(Some(("be1", 4)), &[(4, 2_000, Valid)]);
+    }
+
+    #[test]
+    fn a_renewal_after_an_expiry_that_nobody_noticed_is_told() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        assert_eq!(table.hears(1_750, 1_751, ONE, serving(ONE, 4, Some(700))), Change::Leases);
+        table.check(Some(("be1", 4)), &[(4, 2_000, Valid)]);
+    }
+
+    #[test]
+    fn a_route_that_was_pushed_does_not_shorten_a_lease_that_goes_on() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        table.hears(1_000, 1_090, ONE, serving(ONE, 4, Some(611)));
+        table.check(Some(("be1", 4)), &[(4, 1_699, Valid)]);
+        // But another term begins anew.
+        table.hears(1_000, 1_095, ONE, serving(ONE, 6, Some(100)));
+        table.check(Some(("be1", 6)), &[(6, 1_099, Valid), (6, 1_100, Expired), (4, 1_096, Over)]);
+    }
+
+    #[test]
+    fn the_newer_term_wins_and_the_older_one_is_over() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        table.hears(1_100, 1_101, TWO, serving(TWO, 5, Some(700)));
+        table.check(Some(("be2", 5)), &[(4, 1_101, Over), (5, 1_101, Valid)]);
+        // Whatever the former one goes on saying.
+        table.hears(1_200, 1_201, ONE, serving(ONE, 4, Some(700)));
+        table.check(Some(("be2", 5)), &[(4, 1_201, Over), (5, 1_201, Valid)]);
+    }
+
+    #[test]
+    fn a_record_of_a_newer_term_ends_the_old_one_before_anybody_serves() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        assert_eq!(table.hears(1_000, 1_002, TWO, route(TWO, 5)), Change::Snapshot);
+        table.check(None, &[(4, 1_002, Over), (5, 1_002, Expired)]);
+    }
+
+    #[test]
+    fn a_promise_of_another_member_ends_no_lease() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        table.hears(1_000, 1_002, TWO, Route { promise: 5, ..route(TWO, 4) });
+        table.check(Some(("be1", 4)), &[(4, 1_002, Valid)]);
+        assert_eq!(table.routes.snapshot().highest_term, 5);
+        // Its own promise does.
+        table.hears(1_100, 1_101, ONE, Route { promise: 5, ..serving(ONE, 4, Some(700)) });
+        table.check(None, &[(4, 1_101, Over)]);
+    }
+
+    #[test]
+    fn a_server_without_a_lease_is_believed_while_it_is_heard_and_nobody_promises_more() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, None));
+        table.check(Some(("be1", 4)), &[(4, 1_999, Valid), (4, 2_000, Expired)]);
+        table.routes.lost(ONE, at(1_100));
+        table.check(None, &[(4, 1_100, Expired)]);
+        table.hears(1_200, 1_201, ONE, serving(ONE, 4, None));
+        table.check(Some(("be1", 4)), &[(4, 1_201, Valid)]);
+        table.hears(1_200, 1_202, TWO, Route { promise: 5, ..route(TWO, 4) });
+        table.check(None, &[(4, 1_202, Expired)]);
+    }
+
+    #[test]
+    fn a_lease_outlives_the_connection() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        assert_eq!(table.routes.lost(ONE, at(1_100)), Change::Nothing);
+        table.check(Some(("be1", 4)), &[(4, 1_699, Valid), (4, 1_700, Expired)]);
+    }
+
+    #[test]
+    fn an_agent_that_restarted_has_no_lease_but_its_term_goes_on() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        let adopting = Route { serving: false, lease_left_ms: None, ..serving(ONE, 4, None) };
+        table.hears(1_100, 1_101, ONE, adopting);
+        table.check(None, &[(4, 1_101, Expired)]);
+        table.hears(1_100, 1_102, ONE, Route { postgres: None, ..route(ONE, 4) });
+        table.check(None, &[(4, 1_102, Expired)]);
+        table.hears(1_200, 1_201, ONE, serving(ONE, 4, Some(700)));
+        table.check(Some(("be1", 4)), &[(4, 1_201, Valid)]);
+    }
+
+    #[test]
+    fn a_principal_whose_server_became_a_standby_is_over() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        assert_eq!(table.hears(1_100, 1_101, ONE, route(ONE, 4)), Change::Snapshot);
+        table.check(None, &[(4, 1_101, Over)]);
+        assert_eq!(table.routes.snapshot().standby.as_ref().unwrap().member, "be1");
+    }
+
+    #[test]
+    fn a_member_that_serves_is_no_principal_until_clients_can_reach_its_server() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, Route { postgres: None, ..serving(ONE, 4, Some(700)) });
+        table.check(None, &[(4, 1_001, Valid)]);
+        let standby = postgres(PostgresState::Standby);
+        table.hears(1_000, 1_002, ONE, Route { postgres: standby, ..serving(ONE, 4, Some(700)) });
+        table.check(None, &[]);
+    }
+
+    #[test]
+    fn the_standby_is_the_other_one_while_it_is_connected() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        assert_eq!(table.routes.snapshot().standby, None);
+        assert_eq!(table.hears(1_000, 1_002, TWO, route(TWO, 4)), Change::Snapshot);
+        assert_eq!(table.routes.snapshot().standby.as_ref().unwrap().member, "be2");
+        assert_eq!(table.routes.lost(TWO, at(1_003)), Change::Snapshot);
+        assert_eq!(table.routes.snapshot().standby, None);
+    }
+
+    #[test]
+    fn of_two_standbys_the_complete_one_is_better_than_the_newer_one() {
+        let mut table = Table::new();
+        let mut behind = route(TWO, 5);
+        behind.postgres.as_mut().unwrap().complete = false;
+        table.hears(1_000, 1_001, ONE, route(ONE, 4));
+        table.hears(1_000, 1_002, TWO, behind);
+        let standby = table.routes.snapshot().standby.clone().unwrap();
+        assert_eq!((standby.member.as_str(), standby.complete), ("be1", true));
+    }
+
+    #[test]
+    fn a_hand_over_changes_the_snapshot_twice() {
+        let mut table = Table::new();
+        table.hears(1_000, 1_001, ONE, serving(ONE, 4, Some(700)));
+        let handing_over = Route { handing_over: true, ..serving(ONE, 4, Some(700)) };
+        assert_eq!(table.hears(1_000, 1_002, ONE, handing_over), Change::Snapshot);
+        assert!(table.routes.snapshot().principal.as_ref().unwrap().handing_over);
+        let failed = serving(ONE, 4, Some(700));
+        assert_eq!(table.hears(1_100, 1_101, ONE, failed), Change::Snapshot);
+        assert!(!table.routes.snapshot().principal.as_ref().unwrap().handing_over);
+    }
+}

@@ -19,6 +19,7 @@ pub enum Code {
     TooBusy,
     Unanswered,
     NotDesignated,
+    FrontEnd,
 }
 
 impl Code {
@@ -35,6 +36,7 @@ impl Code {
             Code::TooBusy => "too_busy",
             Code::Unanswered => "unanswered",
             Code::NotDesignated => "not_designated",
+            Code::FrontEnd => "front_end",
         }
     }
 
@@ -78,6 +80,10 @@ impl Code {
             Code::NotDesignated => (
                 "only the designated principal makes the data of a new pool",
                 Some("ask the pool's first partner"),
+            ),
+            Code::FrontEnd => (
+                "this is a Front End: it has no part in the session",
+                Some("ask one of the pool's servers"),
             ),
         }
     }
