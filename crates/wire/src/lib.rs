@@ -15,6 +15,7 @@ pub mod message;
 pub mod replication;
 pub mod scram;
 pub mod server;
+pub mod sql;
 pub mod startup;
 
 /// Bytes that are not what the protocol says they must be.
