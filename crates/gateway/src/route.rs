@@ -172,9 +172,9 @@ impl Pool {
             tracing::info!(member = member.name, "a member is followed");
         }
         *member.problem.borrow_mut() = None;
-        let handed_over = if route.handing_over { route.term } else { 0 };
-        let before = member.handing_over.replace(handed_over);
-        if before != handed_over && before == self.shared.drained.get() {
+        member.handing_over.set(if route.handing_over { route.term } else { 0 });
+        if !route.handing_over && route.term == self.shared.drained.get() {
+            // It did not come to that: transactions are begun again.
             self.shared.drained.set(0);
         }
         self.settle(|routes| routes.heard(side, route, asked, now));
@@ -188,6 +188,8 @@ impl Pool {
             tracing::warn!(member = member.name, error = text, "a member is not heard");
         }
         *member.problem.borrow_mut() = Some(text);
+        // Whether it still waits for that, the next connection tells.
+        member.handing_over.set(0);
         self.settle(|routes| routes.lost(side, clock::now()));
     }
 
