@@ -147,3 +147,137 @@ impl Door {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::admin::{FrontEndMode, FrontEndStatus};
+
+    use super::*;
+    use crate::config::{FrontEnd, FrontEndFile};
+    use crate::counters::Counters;
+    use crate::mode::Modes;
+    use crate::route::Pool;
+
+    fn config() -> FrontEnd {
+        let text = r#"
+            name = "fe1"
+            deployment = "demo"
+            pool = "pool01"
+            listen = "127.0.0.1:6432"
+            admin_listen = "127.0.0.1:6433"
+            state_dir = "/nowhere"
+            first = { name = "be1", address = "127.0.0.1:1" }
+            second = { name = "be2", address = "127.0.0.1:2" }
+            password_file = "/nowhere/password"
+        "#;
+        let file: FrontEndFile = toml::from_str(text).unwrap();
+        let address = |text: &str| text.parse().unwrap();
+        let (listen, admin_listen) = (address(&file.listen), address(&file.admin_listen));
+        FrontEnd { file, listen, admin_listen, password: String::new() }
+    }
+
+    async fn ask(line: &mut Line, request: Request) -> Response {
+        line.send(Kind::Request, &request.to_bytes()).await.unwrap();
+        timeout(Duration::from_secs(20), line.answer()).await.unwrap().unwrap()
+    }
+
+    fn code(response: Response) -> String {
+        match response {
+            Response::Refused(refusal) => refusal.code,
+            other => panic!("answered {other:?}"),
+        }
+    }
+
+    /// Runs `test` with the address of a status that nobody but the test asks.
+    fn with_status(test: impl AsyncFnOnce(String, Rc<Counters>, oneshot::Receiver<()>)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let config = config();
+            let names = ["be1", "be2"].map(|name| (name.to_owned(), String::new()));
+            let pool = Pool::unfollowed(names);
+            let modes = Modes::follow(&pool, &config.file.times);
+            let counters = Rc::new(Counters::default());
+            let status = Status::new(&config, config.listen, pool, modes, Rc::clone(&counters));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let (shutdown, ended) = oneshot::channel();
+            spawn_local(serve(listener, status, shutdown));
+            test(address, counters, ended).await;
+        });
+    }
+
+    fn me() -> Introduction {
+        Introduction {
+            deployment: "demo".to_owned(),
+            host: "administrator".to_owned(),
+            run: 1,
+            software: "0".to_owned(),
+        }
+    }
+
+    #[test]
+    fn it_shows_the_mode_and_whom_it_affects() {
+        with_status(async |address, counters, _ended| {
+            let session = counters.sessions.enter();
+            let waits = counters.waiting.enter();
+            let hello = me().hello(Role::Administrator, "fe1");
+            let mut line = Line::dial(&address, &hello).await.unwrap();
+            let pool = Some("pool01".to_owned());
+            let response = ask(&mut line, Request::Status { pool }).await;
+            let Response::FrontEnd(shown) = response else { panic!("answered {response:?}") };
+            let FrontEndStatus { name, mode, sentence, principal, servers, .. } = &shown;
+            assert_eq!((name.as_str(), *mode), ("fe1", FrontEndMode::WithoutPrincipal));
+            assert_eq!(sentence, "nobody serves; 1 of 1 client session waiting");
+            assert_eq!((principal, servers.len()), (&None, 2));
+            assert!(shown.without_principal_ms.is_some());
+            assert_eq!((shown.client_sessions.all, shown.client_sessions.held), (1, 1));
+            drop((session, waits));
+        });
+    }
+
+    #[test]
+    fn what_only_members_can_do_is_refused_with_a_code() {
+        with_status(async |address, _counters, _ended| {
+            let hello = me().hello(Role::Administrator, "fe1");
+            let mut line = Line::dial(&address, &hello).await.unwrap();
+            let pool = || "pool01".to_owned();
+            let other = Request::Status { pool: Some("other".to_owned()) };
+            assert_eq!(code(ask(&mut line, other).await), "unknown_pool");
+            let suspend = Request::Suspend { pool: pool() };
+            assert_eq!(code(ask(&mut line, suspend).await), "front_end");
+            let follow = Request::Follow { pool: pool(), stamp: 1 };
+            assert_eq!(code(ask(&mut line, follow).await), "front_end");
+            line.send(Kind::Request, b"{\"request\": \"dance\"}").await.unwrap();
+            assert_eq!(code(line.answer().await.unwrap()), "unknown_request");
+        });
+    }
+
+    #[test]
+    fn a_command_ends_the_front_end() {
+        with_status(async |address, _counters, mut ended| {
+            let hello = me().hello(Role::Administrator, "");
+            let mut line = Line::dial(&address, &hello).await.unwrap();
+            assert!(ended.try_recv().is_err());
+            let response = ask(&mut line, Request::Shutdown { stop_postgres: false }).await;
+            assert!(matches!(response, Response::Done { .. }));
+            assert!(timeout(Duration::from_secs(20), ended).await.unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn strangers_are_refused() {
+        with_status(async |address, _counters, _ended| {
+            for (role, deployment, wanted, reason) in [
+                (Role::Member, "demo", "fe1", Reason::UnknownHost),
+                (Role::Administrator, "other", "fe1", Reason::OtherDeployment),
+                (Role::Administrator, "demo", "fe2", Reason::WrongHost),
+            ] {
+                let me = Introduction { deployment: deployment.to_owned(), ..me() };
+                match Line::dial(&address, &me.hello(role, wanted)).await {
+                    Err(LineError::NotWelcome(refused)) => assert_eq!(refused.reason, reason),
+                    other => panic!("answered {other:?}"),
+                }
+            }
+        });
+    }
+}
