@@ -62,7 +62,7 @@ const UNKNOWN: &str = "08007";
 
 #[test]
 fn clients_in_six_languages_are_told_the_truth_about_every_row_and_stay_connected() {
-    let demo = Demo::start("clients", &["--profile", "fast"]);
+    let demo = Demo::start("clients", &["--profile", "standard"]);
     let commands = clients_programs::commands(demo.place.path());
     demo.wait_until_armed();
     let uri = front_end(&demo);
@@ -157,4 +157,56 @@ fn told_the_truth(name: &str, client: &Client, written: &BTreeMap<i64, usize>) {
         .collect();
     assert!(wrong.is_empty(), "{name}: {wrong:?}; it was told {:?}", client.failed);
     assert!(!client.acknowledged.is_empty());
+}
+
+fn told(acknowledged: &[i64], failed: &[(&[i64], &str)]) -> Client {
+    let failed = failed.iter().map(|(numbers, sqlstate)| Failure {
+        numbers: numbers.to_vec(),
+        sqlstate: (*sqlstate).to_owned(),
+        text: "why".to_owned(),
+    });
+    let (acknowledged, failed) = (acknowledged.to_vec(), failed.collect());
+    Client { acknowledged, failed, ..Client::default() }
+}
+
+fn written(numbers: &[i64]) -> BTreeMap<i64, usize> {
+    let mut written = BTreeMap::new();
+    for number in numbers {
+        *written.entry(*number).or_default() += 1;
+    }
+    written
+}
+
+#[test]
+fn the_truth_is_what_an_application_may_rely_on() {
+    told_the_truth(
+        "it",
+        &told(&[1, 2], &[(&[3, 4], RETRY), (&[5, 6], UNKNOWN)]),
+        &written(&[1, 2]),
+    );
+    told_the_truth("it", &told(&[1], &[(&[5, 6], UNKNOWN)]), &written(&[1, 5, 6]));
+}
+
+#[test]
+#[should_panic = "2: 0 of them, 1 expected"]
+fn an_acknowledged_row_that_is_not_there_is_found() {
+    told_the_truth("it", &told(&[1, 2], &[]), &written(&[1]));
+}
+
+#[test]
+#[should_panic = "2: 2 of them, 1 expected"]
+fn a_row_that_was_written_twice_is_found() {
+    told_the_truth("it", &told(&[1, 2], &[]), &written(&[1, 2, 2]));
+}
+
+#[test]
+#[should_panic = "3: 1 of them, 0 expected"]
+fn a_failed_row_that_is_there_after_all_is_found() {
+    told_the_truth("it", &told(&[1], &[(&[3], RETRY)]), &written(&[1, 3]));
+}
+
+#[test]
+#[should_panic = "of [3, 4] only [3] are there"]
+fn half_a_transaction_is_found() {
+    told_the_truth("it", &told(&[1], &[(&[3, 4], UNKNOWN)]), &written(&[1, 3]));
 }

@@ -109,9 +109,8 @@ def psycopg_goes_on_after_errors_in_a_pipeline():
 def psycopg_sends_and_receives_100_megabytes():
     value = os.urandom(1_000_000) * 100
     with psycopg.connect(uri, autocommit=True) as connection:
-        for _ in range(2):
-            answer = connection.execute("SELECT %b::bytea", [value], binary=True).fetchone()[0]
-            assert hashlib.sha256(answer).digest() == hashlib.sha256(value).digest()
+        answer = connection.execute("SELECT %b::bytea", [value], binary=True).fetchone()[0]
+        assert hashlib.sha256(answer).digest() == hashlib.sha256(value).digest()
 
 
 def psycopg_is_told_who_it_is():
