@@ -12,6 +12,7 @@ mod conversation;
 mod counters;
 mod in_doubt;
 mod login;
+mod lookup;
 mod mode;
 mod refusal;
 mod route;

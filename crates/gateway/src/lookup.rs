@@ -1,0 +1,145 @@
+//! Asks the principal how a user logs in.
+//!
+//! It logs in as a role that may do nothing else, runs one function, and keeps its connection for
+//! the next question. A kept connection may have ended meanwhile, so a question that fails on one
+//! is asked once more on a new one. One question at a time: each takes a fraction of a
+//! millisecond, and the answers are cached.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use wire::frame::Frame;
+use wire::message::{
+    Backend, DataRow, push_bind, push_execute_and_sync, push_parse, push_terminate,
+};
+
+use crate::config::{LOOKUP_DATABASE, LOOKUP_ROLE};
+use crate::login::inbox::{Inbox, Message};
+use crate::login::to_server::{ServerError, ServerReport, log_in};
+use crate::login::{Credentials, SecretText};
+use crate::verifiers::Row;
+
+const SQL: &str = "SELECT secret, can_login, valid_until_epoch, connection_limit \
+                   FROM backstay.verifier($1)";
+
+/// The question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("no principal serves the pool")]
+    NoPrincipal,
+    #[error("the principal's PostgreSQL did not answer in time")]
+    TooSlow,
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+#[derive(Debug)]
+pub struct Lookup {
+    credentials: Credentials,
+    /// How long a question may take, with the connection that it may need.
+    patience: Duration,
+    kept: Mutex<Option<Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    address: (String, u16),
+    stream: TcpStream,
+    inbox: Inbox,
+}
+
+impl Lookup {
+    pub fn new(password: &str, patience: Duration) -> Lookup {
+        let credentials = Credentials::Password(SecretText::from(password));
+        Lookup { credentials, patience, kept: Mutex::new(None) }
+    }
+
+    /// How this user logs in; `None` if there is no such user. The caller knows the principal.
+    ///
+    /// # Errors
+    /// See `LookupError`; never `NoPrincipal`.
+    pub async fn ask(&self, host: &str, port: u16, user: &str) -> Result<Option<Row>, LookupError> {
+        let asked = timeout(self.patience, self.ask_patiently(host, port, user)).await;
+        asked.unwrap_or(Err(LookupError::TooSlow))
+    }
+
+    async fn ask_patiently(
+        &self,
+        host: &str,
+        port: u16,
+        user: &str,
+    ) -> Result<Option<Row>, LookupError> {
+        let mut kept = self.kept.lock().await;
+        // Taken out, so that it is not kept if the question fails or is given up half-way.
+        let former = kept.take().filter(|it| it.address.0 == host && it.address.1 == port);
+        if let Some(mut connection) = former
+            && let Ok(row) = connection.ask(user).await
+        {
+            *kept = Some(connection);
+            return Ok(row);
+        }
+        let mut connection = self.connect(host, port).await?;
+        let row = connection.ask(user).await?;
+        *kept = Some(connection);
+        Ok(row)
+    }
+
+    async fn connect(&self, host: &str, port: u16) -> Result<Connection, ServerError> {
+        let mut stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let parameters = [("application_name", "backstay front end"), ("client_encoding", "UTF8")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let credentials = &self.credentials;
+        log_in(&mut stream, LOOKUP_ROLE, LOOKUP_DATABASE, &parameters, credentials).await?;
+        Ok(Connection { address: (host.to_owned(), port), stream, inbox: Inbox::default() })
+    }
+
+    /// Ends the kept connection, politely.
+    pub async fn close(&self) {
+        if let Some(mut connection) = self.kept.lock().await.take() {
+            let mut out = Vec::new();
+            push_terminate(&mut out);
+            // Whoever closes cannot do more than try.
+            let _sent = timeout(self.patience, connection.stream.write_all(&out)).await;
+        }
+    }
+}
+
+impl Connection {
+    async fn ask(&mut self, user: &str) -> Result<Option<Row>, ServerError> {
+        let mut out = Vec::new();
+        push_parse(&mut out, SQL);
+        push_bind(&mut out, &[user]);
+        push_execute_and_sync(&mut out);
+        self.stream.write_all(&out).await?;
+        let mut found = None;
+        loop {
+            let message = self.inbox.message(&mut self.stream).await?;
+            match Backend::read(Frame { tag: message.tag, body: &message.body })? {
+                Backend::DataRow(row) => found = Some(read_row(&row)),
+                Backend::ReadyForQuery(_) => return Ok(found),
+                Backend::ErrorResponse(_) => return Err(refused(message)),
+                _other => {}
+            }
+        }
+    }
+}
+
+fn refused(message: Message) -> ServerError {
+    ServerError::Refused(ServerReport::from(message.body))
+}
+
+fn read_row(row: &DataRow<'_>) -> Row {
+    let number = |column| row.text(column).and_then(|text| text.parse::<f64>().ok());
+    Row {
+        secret: row.text(0).map(SecretText::from),
+        can_login: row.text(1) == Some("t"),
+        // Infinity becomes the last moment there is, and that is what it means.
+        #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
+        valid_until_ms: number(2).map(|seconds| (seconds * 1000.0) as i64),
+        connection_limit: row.text(3).and_then(|text| text.parse().ok()).unwrap_or(-1),
+    }
+}
