@@ -20,6 +20,8 @@ const USER: &str = "postgres";
 const LOOK: Duration = Duration::from_millis(5);
 /// Between asking a program to end and killing it.
 const GRACE: Duration = Duration::from_secs(5);
+/// Files that a program has open for other things than clients: server connections, for one.
+const BESIDE_CLIENTS: u32 = 1000;
 /// What `utime` and `stime` count on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -74,10 +76,10 @@ pub enum As {
 
 /// A program that the kernel ends with this process. It is replaced by the program itself, so
 /// that the id of the child is the program's.
-pub fn bound(program: &Path, user: As, files: Option<u32>) -> Command {
+pub fn bound(program: &Path, user: As, files: Option<&str>) -> Command {
     let mut words: Vec<String> = Vec::new();
     if let Some(files) = files {
-        words.extend(["prlimit".to_owned(), format!("--nofile={files}:{files}"), "--".to_owned()]);
+        words.extend(["prlimit".to_owned(), format!("--nofile={files}"), "--".to_owned()]);
     }
     words.extend(["setpriv", "--pdeathsig", "TERM"].map(str::to_owned));
     match user {
@@ -103,14 +105,25 @@ pub fn give(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The limit of open files that a program needs, if ours is lower.
-pub fn files_for(clients: u32) -> Result<Option<u32>> {
-    // Each client of a gateway may have a server connection.
-    let needed = clients * 2 + 1000;
+/// What `prlimit` has to set so that a program can have so many clients; `None`: nothing.
+pub fn files_for(clients: u32) -> Result<Option<String>> {
     let limits = read(Path::new("/proc/self/limits"))?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
-    Ok(soft.filter(|soft| *soft < needed).map(|_| needed))
+    let line = line.context("read the limit of open files in /proc/self/limits")?;
+    Ok(raised(line, clients + BESIDE_CLIENTS))
+}
+
+/// The soft limit alone, which needs no rights, unless the hard one is too low as well.
+fn raised(limits: &str, needed: u32) -> Option<String> {
+    // A limit that is no number is no limit.
+    let mut limits =
+        limits.split_whitespace().map(|limit| limit.parse::<u32>().unwrap_or(u32::MAX));
+    let (soft, hard) = (limits.next()?, limits.next()?);
+    match needed {
+        _ if needed <= soft => None,
+        _ if needed <= hard => Some(format!("{needed}:")),
+        _ => Some(format!("{needed}:{needed}")),
+    }
 }
 
 /// A program in the background, ended on drop.
@@ -267,7 +280,15 @@ fn read(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{count_connections, ticks};
+    use super::{count_connections, raised, ticks};
+
+    #[test]
+    fn the_limit_of_files_is_raised_only_when_it_is_too_low() {
+        assert_eq!(raised("  1024   4096   files", 1000), None);
+        assert_eq!(raised("  1024   4096   files", 2000).as_deref(), Some("2000:"));
+        assert_eq!(raised("  1024   4096   files", 5000).as_deref(), Some("5000:5000"));
+        assert_eq!(raised("  1024   unlimited   files", 5000).as_deref(), Some("5000:"));
+    }
 
     #[test]
     fn times_are_found_behind_any_name() {

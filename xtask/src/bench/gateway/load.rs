@@ -87,7 +87,7 @@ impl Bench<'_> {
         }
     }
 
-    fn pgbench(&self, clients: u32, files: Option<u32>) -> Command {
+    fn pgbench(&self, clients: u32, files: Option<&str>) -> Command {
         let program = self.programs.postgres.join("pgbench");
         let mut command = process::bound(&program, As::Ourselves, files);
         let jobs = self.options.jobs.min(clients).to_string();
@@ -151,7 +151,8 @@ impl Bench<'_> {
         let mut text = first.to_owned();
         writeln!(text, "\\sleep 1000 s").context("write the script")?;
         std::fs::write(&script, text).with_context(|| format!("write {}", script.display()))?;
-        let mut pgbench = self.pgbench(point.clients, process::files_for(point.clients)?);
+        let files = process::files_for(point.clients)?;
+        let mut pgbench = self.pgbench(point.clients, files.as_deref());
         pgbench.arg("-f").arg(&script);
         self.principal.log_in(&mut pgbench, middle.port());
         let log = self.dir.join("idle.log");

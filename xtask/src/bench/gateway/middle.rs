@@ -35,7 +35,7 @@ pub struct Middle {
     dir: PathBuf,
     /// The program and its arguments; `None`: nothing stands between.
     program: Option<(PathBuf, Vec<String>, As)>,
-    files: Option<u32>,
+    files: Option<String>,
     running: Option<Running>,
 }
 
@@ -107,7 +107,7 @@ impl Middle {
         self.running = None;
         let log = self.dir.join("log");
         if let Some((program, arguments, user)) = &self.program {
-            let mut command = process::bound(program, *user, self.files);
+            let mut command = process::bound(program, *user, self.files.as_deref());
             let name = self.target.to_string();
             self.running = Some(Running::start(&name, command.args(arguments), &log)?);
         }
