@@ -6,16 +6,184 @@
 //! is. What was cut off by a failover is judged in `in_doubt`; what the next principal must be told
 //! of a client session is kept in `restore`. Everything runs on one thread.
 
+mod client;
 mod clock;
 pub mod config;
 mod conversation;
 mod counters;
+mod exchange;
+mod house;
 mod in_doubt;
+mod listener;
 mod login;
 mod lookup;
 mod mode;
 mod refusal;
+mod registry;
+mod relay;
+mod restore;
 mod route;
+mod servers;
+mod socket;
 mod status;
 mod tls;
 mod verifiers;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, interval, sleep, timeout_at};
+
+use crate::clock::Moment;
+use crate::config::FrontEnd;
+use crate::counters::Counters;
+use crate::house::{House, SCRATCH};
+use crate::login::Door;
+use crate::lookup::{Lookup, LookupError};
+use crate::mode::Modes;
+use crate::registry::Registry;
+use crate::route::Pool;
+use crate::status::Status;
+use crate::tls::{Tls, TlsError};
+use crate::verifiers::{Ask, Patience, Verifiers};
+
+/// How often client sessions that take nothing are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long client sessions may take to hear that the gateway ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {what} = {address}: {error}")]
+    Listen { what: &'static str, address: std::net::SocketAddr, error: std::io::Error },
+    #[error("cannot make the directory {}: {error}", path.display())]
+    StateDir { path: std::path::PathBuf, error: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Runs the gateway until `shutdown`, or until a command ends it.
+///
+/// # Errors
+/// See `Error`.
+pub async fn run(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    LocalSet::new().run_until(live(config, shutdown)).await
+}
+
+async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    make_state_dir(&config)?;
+    let tls = config.file.tls.as_ref().map(Tls::load).transpose()?;
+    let listener = listen("listen", config.listen).await?;
+    let admin = listen("admin_listen", config.admin_listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+
+    let pool = Pool::follow(&config);
+    let mode = Modes::follow(&pool, &config.file.times);
+    let counters = Rc::new(Counters::default());
+    let ask = ask(&config, &pool);
+    let verifiers = Verifiers::open(&config.file.state_dir, ask);
+    let door = Door { tls, verifiers, trust: config.file.trust.clone() };
+    let status = Status::new(&config, address, pool.clone(), mode.clone(), Rc::clone(&counters));
+    let (end, ended) = oneshot::channel();
+    let house = Rc::new(House {
+        config,
+        pool,
+        mode,
+        counters,
+        servers: Default::default(),
+        registry: Rc::<Registry>::default(),
+        door,
+        scratch: vec![0; SCRATCH].into(),
+        greetings: Default::default(),
+        busy: Default::default(),
+        ending: Default::default(),
+    });
+    spawn_local(status::serve(admin, status, end));
+    spawn_local(follow_route(Rc::clone(&house)));
+    spawn_local(sweep(Rc::clone(&house)));
+    let accepting = spawn_local(listener::serve(Rc::clone(&house), Rc::new(listener)));
+    tracing::info!(%address, "the Front End takes clients");
+    tokio::select! {
+        () = shutdown => {}
+        _asked = ended => {}
+    }
+    accepting.abort();
+    house.ending.set(true);
+    house.registry.end_all();
+    let deadline = Instant::now() + LAST_WORDS;
+    while house.registry.count() > 0 && Instant::now() < deadline {
+        sleep(Duration::from_millis(5)).await;
+    }
+    tracing::info!("the Front End ends");
+    Ok(())
+}
+
+fn make_state_dir(config: &FrontEnd) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let path = &config.file.state_dir;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Error::StateDir { path: path.clone(), error })
+}
+
+async fn listen(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| Error::Listen { what, address, error })
+}
+
+/// How it is found out how users log in.
+fn ask(config: &FrontEnd, pool: &Pool) -> Ask {
+    let lookup = Rc::new(Lookup::new(&config.password, config.file.times.connect()));
+    let (pool, hold) = (pool.clone(), config.file.times.hold());
+    Box::new(move |user, patience| {
+        let (lookup, pool) = (Rc::clone(&lookup), pool.clone());
+        Box::pin(async move {
+            let deadline = Instant::now() + hold;
+            loop {
+                let changed = pool.changed();
+                let snapshot = pool.current();
+                if let Some(principal) = &snapshot.principal {
+                    let asked = lookup.ask(&principal.host, principal.port, &user).await;
+                    match (asked, patience) {
+                        (Ok(row), _) => return Ok(row),
+                        (Err(error), Patience::None) => return Err(error),
+                        (Err(error), Patience::Hold) if Instant::now() >= deadline => {
+                            return Err(error);
+                        }
+                        (Err(_), Patience::Hold) => sleep(Duration::from_millis(50)).await,
+                    }
+                    continue;
+                }
+                if patience == Patience::None || timeout_at(deadline, changed).await.is_err() {
+                    return Err(LookupError::NoPrincipal);
+                }
+            }
+        })
+    })
+}
+
+/// Tells all client sessions of each change of the route.
+async fn follow_route(house: Rc<House>) {
+    loop {
+        let changed = house.pool.changed();
+        let term = house.pool.current().principal.as_ref().map(|found| found.term);
+        house.servers.clear_except(term);
+        house.registry.wake_all();
+        house.report_drained();
+        changed.await;
+    }
+}
+
+/// Ends client sessions that take nothing.
+async fn sweep(house: Rc<House>) {
+    let mut ticks = interval(SWEEP);
+    let patience = house.config.file.times.slow_client();
+    loop {
+        ticks.tick().await;
+        let now = clock::now();
+        let span = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        house.registry.end_stuck(Moment::from_nanos(now.nanos().saturating_sub(span)));
+    }
+}

@@ -126,6 +126,11 @@ pub mod field {
 }
 
 impl<'a> Fields<'a> {
+    /// Those of the body of an error or a notice.
+    pub fn of(body: &'a [u8]) -> Fields<'a> {
+        Fields { cursor: Cursor::new(body) }
+    }
+
     /// The field of this code (see `field`).
     pub fn get(&self, code: u8) -> Option<&'a str> {
         self.clone().find(|(found, _)| *found == code).map(|(_, text)| text)
@@ -190,6 +195,13 @@ pub struct DataRow<'a> {
 }
 
 impl<'a> DataRow<'a> {
+    /// The row in the body of a DataRow; an empty one if it is cut short.
+    pub fn of(body: &'a [u8]) -> DataRow<'a> {
+        let mut cursor = Cursor::new(body);
+        let count = cursor.u16().unwrap_or_default();
+        DataRow { count, cursor }
+    }
+
     /// The values in the order of the columns; `None` is a null.
     pub fn values(&self) -> impl Iterator<Item = Result<Option<&'a [u8]>, Malformed>> {
         let mut cursor = self.cursor.clone();

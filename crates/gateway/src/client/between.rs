@@ -1,0 +1,426 @@
+//! What a client session waits for between two turns: a server, the outcome of a commit, the truth
+//! about itself.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::Client;
+use crate::conversation::{Cut, Out, Stop};
+use crate::counters::End;
+use crate::exchange::{Answer, ExchangeError, Server};
+use crate::in_doubt::{self, Doubt, Judgement, Outcome, Reading};
+use crate::login::farewell;
+use crate::refusal::{self, Refusal};
+use crate::registry::CancelTarget;
+use crate::restore::{Kept, literal, question};
+use crate::route::Lease;
+use crate::servers::{Held, NoServer};
+
+/// How long the last words to a client may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// From one question about a transaction that has not ended to the next.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// SQL that fails, inside a transaction: the next server's session is then as the last one was.
+const FAIL: &str = "SELECT 1/0";
+
+impl Client {
+    /// Welcomes the client. What a server would tell it is known from an earlier client of its kind,
+    /// or asked of a server.
+    pub(super) async fn greet(&mut self) -> Result<(), End> {
+        let house = Rc::clone(&self.house);
+        let known = house.greetings.borrow().get(&self.key).cloned();
+        if let Some(parameters) = known {
+            self.push_greeting(&parameters);
+            return Ok(());
+        }
+        match house.servers.get(&house, &self.key, &self.credentials, true).await {
+            Ok(held) => {
+                let parameters = Rc::new(held.server.parameters.clone());
+                remember(&house.greetings, &self.key, &parameters);
+                self.push_greeting(&parameters);
+                if held.server.side.standby || held.server.special {
+                    return self.attach(held).await;
+                }
+                house.servers.keep(Rc::clone(&self.key), held);
+                Ok(())
+            }
+            Err(NoServer::Passed(report)) => {
+                report.push(&mut self.to_client);
+                Err(End::ByServer)
+            }
+            Err(NoServer::Refused(_)) => {
+                refusal::LOG_IN_NO_PRINCIPAL.push(&mut self.to_client);
+                Err(End::HeldInVain)
+            }
+        }
+    }
+
+    /// A batch begins, and there is no server for it.
+    pub(super) async fn find_server(&mut self, reads: bool) -> Result<(), End> {
+        if self.server.is_some() && self.kept.lost_with_server.is_some() {
+            return self.wait_in_place().await;
+        }
+        self.detach();
+        let house = Rc::clone(&self.house);
+        let found = tokio::select! {
+            found = house.servers.get(&house, &self.key, &self.credentials, reads) => found,
+            () = self.seat.cancelled.notified() => Err(NoServer::Refused(&refusal::CANCELLED)),
+        };
+        match found {
+            Ok(held) => self.attach(held).await,
+            Err(NoServer::Passed(report)) => {
+                report.push(&mut self.to_client);
+                Err(End::ByServer)
+            }
+            Err(NoServer::Refused(refused)) if refused.is_fatal() => self.end(refused),
+            Err(NoServer::Refused(refused)) => {
+                let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
+                let taken = self.talk.refuse_next(&self.pending, refused, &mut out);
+                self.pending.drain(..taken);
+                // A statement that is too large to be held whole cannot be passed over.
+                if taken == 0 { self.end(&refusal::ANSWER_LOST) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// The principal hands over, and this client session cannot be taken along: it waits to see
+    /// whether the principal stays.
+    async fn wait_in_place(&mut self) -> Result<(), End> {
+        let house = Rc::clone(&self.house);
+        let deadline = Instant::now() + house.config.file.times.hold();
+        while self.talk.hold && Instant::now() < deadline {
+            let changed = house.pool.changed();
+            self.route_changed().await?;
+            if !self.talk.hold || self.server.is_none() {
+                break;
+            }
+            let _in_time = timeout_at(deadline, changed).await;
+        }
+        self.talk.hold = false;
+        Ok(())
+    }
+
+    /// The server is given up, and closed.
+    fn detach(&mut self) {
+        self.server = None;
+        self.with_server = None;
+        self.talk.server = None;
+        self.talk.hold = false;
+        self.to_server.clear();
+        self.seat.target.take();
+    }
+
+    /// Makes a server this client session's own.
+    async fn attach(&mut self, mut held: Held) -> Result<(), End> {
+        let limit = self.house.config.file.times.connect();
+        let restored = match timeout(limit, self.restore(&mut held.server)).await {
+            Ok(Ok(restored)) => restored,
+            // It is gone again: the next turn finds another.
+            Ok(Err(_)) | Err(_) => return Ok(()),
+        };
+        if let Err(refused) = restored {
+            return self.end(refused);
+        }
+        let server = &held.server;
+        for (name, value) in &server.parameters {
+            if self.told.get(name) != Some(value) {
+                wire::server::push_parameter_status(&mut self.to_client, name, value);
+            }
+        }
+        if self.told.as_ref() != &server.parameters {
+            let known = self.house.greetings.borrow().get(&self.key).cloned();
+            let same = known.filter(|known| known.as_ref() == &server.parameters);
+            self.told = same.unwrap_or_else(|| Rc::new(server.parameters.clone()));
+        }
+        if let Some(strings) = server.parameters.get("standard_conforming_strings") {
+            self.talk.conforming = strings == "on";
+        }
+        *self.seat.target.borrow_mut() = Some(CancelTarget {
+            host: server.host.clone(),
+            port: server.port,
+            process: server.process,
+            key: server.key.clone(),
+        });
+        if server.side.standby {
+            self.house.counters.standby_reads.add();
+        }
+        self.talk.server = Some(server.side.clone());
+        self.with_server = Some(self.house.counters.with_server.enter());
+        self.server = Some(held);
+        self.generation = self.generation.wrapping_sub(1);
+        Ok(())
+    }
+
+    /// Makes a new server's session what this one is.
+    async fn restore(
+        &mut self,
+        server: &mut Server,
+    ) -> Result<Result<(), &'static Refusal>, ExchangeError> {
+        if !self.kept.is_plain() {
+            let answer = server.ask(&self.kept.statements(server.side.standby)).await?;
+            if let Some((sqlstate, message)) = answer.error {
+                tracing::warn!(sqlstate, message, "a client session could not be restored");
+                return Ok(Err(&refusal::NOT_RESTORED));
+            }
+            if self.kept.listens() && self.restored > 0 {
+                refusal::NOTIFICATIONS_LOST.push_notice(&mut self.to_client);
+            }
+        }
+        if self.restored > 0 {
+            self.house.counters.sessions_restored.add();
+            self.restored = 0;
+        }
+        if self.talk.needs_failed_transaction() {
+            let answer = server.ask("BEGIN").await?;
+            let failed = server.ask(FAIL).await?;
+            if answer.error.is_some() || failed.status != b'E' {
+                return Ok(Err(&refusal::NOT_RESTORED));
+            }
+            self.talk.has_failed_transaction();
+        }
+        if self.talk.needs_guard() {
+            server.ask("SET default_transaction_read_only = on").await?;
+            server.parameters.remove("default_transaction_read_only");
+        }
+        Ok(Ok(()))
+    }
+
+    /// The server is gone: what it had not answered is repeated, judged, or told.
+    pub(super) async fn recover(&mut self) -> Result<(), End> {
+        self.server = None;
+        self.with_server = None;
+        self.seat.target.take();
+        self.stop = Stop::More;
+        self.to_server.clear();
+        self.restored += 1;
+        let before = self.talk.repeated;
+        let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
+        let mut cut = self.talk.cut_off(&mut self.pending, &mut out);
+        let mut found = None;
+        if let Cut::Doubt(doubt) = cut {
+            let (outcome, server) = self.find_out(doubt).await;
+            found = server;
+            self.house.counters.in_doubt(outcome);
+            let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
+            cut = self.talk.judged(outcome, &mut self.pending, &mut out);
+        }
+        for _ in before..self.talk.repeated {
+            self.house.counters.repeated.add();
+        }
+        for _ in 0..std::mem::take(&mut self.talk.cut_transactions) {
+            self.house.counters.cut_off.add();
+        }
+        self.note_busy();
+        if let Some(refused) = self.kept.lost_with_server {
+            return self.end(refused);
+        }
+        if self.talk.statements.overflow {
+            return self.end(&refusal::TOO_MANY_STATEMENTS);
+        }
+        match cut {
+            Cut::Settled | Cut::Doubt(_) => match found {
+                Some(held) => self.attach(held).await,
+                None => Ok(()),
+            },
+            Cut::End(refused) => self.end(refused),
+            Cut::Close => Err(End::Unrestorable),
+        }
+    }
+
+    /// Whether a transaction was committed; and the server that knew.
+    async fn find_out(&mut self, doubt: Doubt) -> (Outcome, Option<Held>) {
+        let house = Rc::clone(&self.house);
+        let deadline = Instant::now() + house.config.file.times.hold();
+        while Instant::now() < deadline {
+            let got = house.servers.get(&house, &self.key, &self.credentials, false).await;
+            let mut held = match got {
+                Ok(held) => held,
+                Err(_) => return (Outcome::Unknown, None),
+            };
+            let snapshot = house.pool.current();
+            let Some(principal) = &snapshot.principal else {
+                continue;
+            };
+            if principal.term != held.server.side.term {
+                continue;
+            }
+            let outcome = match in_doubt::judge(doubt, principal) {
+                Judgement::Lost => Outcome::NotCommitted,
+                Judgement::Unknown => Outcome::Unknown,
+                judgement @ (Judgement::Ask | Judgement::AskThenCommit) => {
+                    let asked = ask_status(&mut held.server, doubt, judgement);
+                    match timeout_at(deadline, asked).await {
+                        Ok(Ok(outcome)) => outcome,
+                        Ok(Err(_)) => continue,
+                        Err(_) => Outcome::Unknown,
+                    }
+                }
+            };
+            // What a server said counts only if it still served when it said so.
+            match self.still_serves(held.server.side.term, deadline).await {
+                true => return (outcome, Some(held)),
+                false => continue,
+            }
+        }
+        (Outcome::Unknown, None)
+    }
+
+    /// Whether the principal of `term` serves, as far as its lease tells.
+    async fn still_serves(&self, term: u64, deadline: Instant) -> bool {
+        loop {
+            let changed = self.house.pool.changed();
+            match self.house.pool.lease(term) {
+                Lease::Valid => return true,
+                Lease::Over => return false,
+                Lease::Expired => {}
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Asks the server what the client session now is, before the client is told that the batch
+    /// which may have changed it has ended.
+    pub(super) async fn look_at_session(&mut self) -> Result<(), End> {
+        let Some(held) = &mut self.server else {
+            return self.recover().await;
+        };
+        let mut looked = Ok(());
+        if self.talk.guard_ended() {
+            let wanted = self.kept.setting("default_transaction_read_only");
+            let back = match wanted {
+                Some(value) => format!("SET default_transaction_read_only = {}", literal(value)),
+                None => "RESET default_transaction_read_only".to_owned(),
+            };
+            looked = held.server.ask(&back).await.map(|_| ());
+        }
+        if looked.is_ok() && self.talk.wants_look() {
+            looked = match held.server.ask(&question(&self.talk.custom)).await {
+                Ok(answer) => self.looked(&answer).await,
+                Err(error) => Err(error),
+            };
+        }
+        if looked.is_err() {
+            return self.recover().await;
+        }
+        self.talk.release(&mut self.to_client);
+        Ok(())
+    }
+
+    async fn looked(&mut self, answer: &Answer) -> Result<(), ExchangeError> {
+        self.to_client.extend_from_slice(&answer.aside);
+        if answer.error.is_some() {
+            // A role that may not read the catalogues: what it has cannot be carried over.
+            self.kept.lost_with_server = Some(&refusal::STATE_UNKNOWN);
+            return Ok(());
+        }
+        self.kept = Kept::from_rows(&answer.rows, &self.key.user);
+        if self.kept.quiet
+            && let Some(held) = &mut self.server
+        {
+            held.server.ask("SET client_min_messages = warning").await?;
+        }
+        self.talk.quiet = self.kept.quiet;
+        Ok(())
+    }
+
+    /// The pool's principal, its term or its plans have changed.
+    pub(super) async fn route_changed(&mut self) -> Result<(), End> {
+        self.generation = self.house.pool.generation();
+        let snapshot = self.house.pool.current();
+        let Some(held) = &self.server else {
+            self.house.report_drained();
+            return Ok(());
+        };
+        if held.server.side.standby {
+            if snapshot.principal.is_some() && self.talk.is_quiet() {
+                self.detach();
+                self.restored += 1;
+            }
+            return Ok(());
+        }
+        let term = held.server.side.term;
+        if self.house.pool.lease(term) == Lease::Over {
+            return self.recover().await;
+        }
+        let handing_over =
+            snapshot.principal.as_ref().is_some_and(|it| it.handing_over && it.term == term);
+        self.talk.hold = handing_over;
+        self.house.report_drained();
+        Ok(())
+    }
+
+    fn end(&mut self, refused: &'static Refusal) -> Result<(), End> {
+        refused.push(&mut self.to_client);
+        Err(End::Unrestorable)
+    }
+
+    /// Says the last words, and gives the server back.
+    pub(super) async fn leave(mut self) {
+        if self.seat.busy.replace(false) {
+            self.house.busy.set(self.house.busy.get() - 1);
+            self.house.report_drained();
+        }
+        let quiet = self.talk.is_quiet();
+        let (house, key) = (Rc::clone(&self.house), Rc::clone(&self.key));
+        drop(self.seat);
+        if let Some(held) = self.server.take().filter(|_| quiet) {
+            // The next client need not wait for this one's last words.
+            tokio::task::spawn_local(async move {
+                house.servers.give_back(&house, key, held).await;
+            });
+        }
+        if !self.to_client.is_empty() {
+            let _heard = timeout(FAREWELL, farewell(self.stream, &self.to_client)).await;
+        } else {
+            let _closed = timeout(FAREWELL, self.stream.shutdown()).await;
+        }
+    }
+}
+
+/// Asks until the transaction has ended; of one in the serving term the answer holds when a later
+/// commit has been acknowledged.
+async fn ask_status(
+    server: &mut Server,
+    doubt: Doubt,
+    judgement: Judgement,
+) -> Result<Outcome, ExchangeError> {
+    loop {
+        let question = in_doubt::STATUS.replace("$1", &literal(&doubt.xid.to_string()));
+        let answer = server.ask(&question).await?;
+        if answer.error.is_some() {
+            return Ok(Outcome::Unknown);
+        }
+        let status = answer.rows.into_iter().flatten().next().flatten();
+        match in_doubt::read(judgement, status.as_deref()) {
+            Reading::Told(outcome) => return Ok(outcome),
+            Reading::NotYet => sleep(ASK_AGAIN).await,
+            Reading::AfterCommit(outcome) => {
+                let barrier = server.ask(in_doubt::BARRIER).await?;
+                let certain = barrier.error.is_none() && !barrier.wait_cancelled;
+                return Ok(if certain { outcome } else { Outcome::Unknown });
+            }
+        }
+    }
+}
+
+/// Clients of very many kinds are not all remembered.
+const GREETINGS: usize = 1_000;
+
+fn remember<K: std::hash::Hash + Eq + Clone>(
+    greetings: &RefCell<std::collections::HashMap<K, Rc<BTreeMap<String, String>>>>,
+    key: &K,
+    parameters: &Rc<BTreeMap<String, String>>,
+) {
+    let mut greetings = greetings.borrow_mut();
+    if greetings.len() >= GREETINGS {
+        greetings.clear();
+    }
+    greetings.insert(key.clone(), Rc::clone(parameters));
+}

@@ -1,0 +1,235 @@
+//! What becomes of a client session whose server is gone: what is repeated, what is judged, and
+//! what the client is told.
+//!
+//! Nothing is repeated of which the client has seen a part, or which may have been committed.
+
+use super::from_client::Out;
+use super::{Awaited, Batch, Class, Conversation, FAILED, IDLE, LASTING, OPEN, Owed, Progress};
+use crate::in_doubt::{Doubt, Outcome};
+use crate::refusal::{self, Refusal};
+use wire::frame::push;
+use wire::sql::Touches;
+
+/// What is left to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// The client has been told, or will be when it asks; or it will not notice.
+    Settled,
+    /// Find out whether this was committed, and say so by `judged`.
+    Doubt(Doubt),
+    /// The client session ends with this word.
+    End(&'static Refusal),
+    /// The client session ends in the middle of a message: nothing can be said.
+    Close,
+}
+
+impl Conversation {
+    /// The server is gone. `pending` are the client's bytes that have not been taken; what is to be
+    /// repeated is put in front of them.
+    pub fn cut_off(&mut self, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
+        let side = self.server.take();
+        self.gate = None;
+        self.held_back = None;
+        self.skipping = false;
+        self.copy_in = false;
+        self.dropping_in += std::mem::take(&mut self.passing_in);
+        let in_a_message = std::mem::take(&mut self.passing_out) > 0 && !self.passing_hidden;
+        if in_a_message && self.reply.is_empty() {
+            return Cut::Close;
+        }
+        if self.ready.is_some() {
+            return Cut::End(&refusal::STATE_UNKNOWN);
+        }
+        let Some(first) = self.batches.front().cloned() else {
+            self.cut_while_idle();
+            return Cut::Settled;
+        };
+        let (term, timeline) = side.map_or((0, 0), |side| (side.term, side.timeline));
+        match (first.class, first.progress) {
+            (Class::Read, _) => self.cut_reads(&first, pending, out),
+            (Class::Session, _) => {
+                if first.begun != IDLE {
+                    self.owed = Owed::FailedTransaction;
+                }
+                self.repeat_or_tell(&first, &refusal::ANSWER_CUT_OFF, pending, out)
+            }
+            (Class::Inside, _) => self.cut_inside(&first, pending, out),
+            (Class::Write, Progress::Open | Progress::Committing { id: None, .. }) => {
+                self.repeat_or_tell(&first, &refusal::NOT_COMMITTED, pending, out)
+            }
+            (Class::Commit, Progress::Open) => {
+                self.tell(&first, &refusal::TRANSACTION_CUT_OFF, IDLE, out);
+                self.repeat_rest(pending)
+            }
+            (Class::Commit, Progress::Committing { id: None, serializable }) => {
+                // It wrote nothing, so nothing is lost by calling it committed, unless it could
+                // have failed.
+                if serializable {
+                    self.tell(&first, &refusal::NOT_COMMITTED, IDLE, out);
+                    return self.repeat_rest(pending);
+                }
+                self.tell_committed(&first, out);
+                self.after_commit(pending)
+            }
+            (Class::Write | Class::Commit, Progress::Committing { id: Some(id), .. }) => {
+                Cut::Doubt(Doubt { xid: id, term, timeline })
+            }
+            (Class::Opaque, _) => {
+                self.tell(&first, &refusal::UNKNOWN, IDLE, out);
+                self.repeat_rest(pending)
+            }
+        }
+    }
+
+    /// What was found out of the doubt that `cut_off` returned.
+    pub fn judged(&mut self, outcome: Outcome, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
+        let Some(first) = self.batches.front().cloned() else {
+            return Cut::Settled;
+        };
+        match outcome {
+            Outcome::Committed => {
+                self.tell_committed(&first, out);
+                self.after_commit(pending)
+            }
+            Outcome::NotCommitted if first.class == Class::Write => {
+                self.repeat_or_tell(&first, &refusal::NOT_COMMITTED, pending, out)
+            }
+            Outcome::NotCommitted => {
+                self.tell(&first, &refusal::NOT_COMMITTED, IDLE, out);
+                self.repeat_rest(pending)
+            }
+            Outcome::Unknown => {
+                self.tell(&first, &refusal::UNKNOWN, IDLE, out);
+                self.repeat_rest(pending)
+            }
+        }
+    }
+
+    fn cut_while_idle(&mut self) {
+        self.cut_transactions += u64::from(self.status == OPEN);
+        self.owed = match (self.status, self.owed) {
+            (OPEN, _) => Owed::CutTransaction,
+            (FAILED, _) => Owed::FailedTransaction,
+            (_idle, owed) => owed,
+        };
+        self.expected.clear();
+    }
+
+    fn cut_reads(&mut self, first: &Batch, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
+        if first.visible || !first.whole {
+            let told = if first.calls { &refusal::UNKNOWN } else { &refusal::ANSWER_CUT_OFF };
+            self.tell(first, told, IDLE, out);
+        }
+        if self.batches.iter().any(|batch| batch.calls) {
+            self.guarded = self.batches.len();
+        }
+        self.repeat_rest(pending)
+    }
+
+    fn cut_inside(&mut self, first: &Batch, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
+        self.owed = Owed::FailedTransaction;
+        self.cut_transactions += u64::from(first.begun == OPEN);
+        if first.begun == FAILED && !first.visible && first.whole {
+            return self.repeat_rest(pending);
+        }
+        self.tell(first, &refusal::TRANSACTION_CUT_OFF, FAILED, out);
+        self.repeat_rest(pending)
+    }
+
+    fn repeat_or_tell(
+        &mut self,
+        first: &Batch,
+        refused: &Refusal,
+        pending: &mut Vec<u8>,
+        out: &mut Out<'_>,
+    ) -> Cut {
+        if first.visible || !first.whole {
+            self.tell(first, refused, IDLE, out);
+        }
+        self.repeat_rest(pending)
+    }
+
+    /// Tells the client what became of its first unanswered batch.
+    fn tell(&mut self, first: &Batch, refused: &Refusal, status: u8, out: &mut Out<'_>) {
+        self.reply.clear();
+        if !(first.failed && first.visible) {
+            refused.push(out.client);
+        }
+        self.status = status;
+        if first.ended {
+            refusal::ready(out.client, status);
+        } else {
+            self.discarding = Some(status);
+        }
+        self.drop_first(first);
+    }
+
+    fn drop_first(&mut self, first: &Batch) {
+        self.batches.pop_front();
+        self.kept.drain(..first.bytes.min(self.kept.len()));
+        while let Some(front) = self.expected.pop_front() {
+            if front.ends {
+                break;
+            }
+        }
+    }
+
+    /// The rest of the replies as the server would have sent them.
+    fn tell_committed(&mut self, first: &Batch, out: &mut Out<'_>) {
+        let own = self.expected.iter().position(|one| one.ends).unwrap_or(self.expected.len());
+        let executes = |one: &&super::Expected| one.what == Awaited::Execute && !one.hidden;
+        let left = self.expected.iter().take(own).filter(executes).count();
+        if left > 1 || first.class == Class::Write && left > 0 {
+            return self.tell(first, &refusal::COMMITTED_WITHOUT_ROWS, IDLE, out);
+        }
+        out.client.append(&mut self.reply);
+        for one in self.expected.iter().take(own + 1).filter(|one| !one.hidden) {
+            match one.what {
+                Awaited::Parse => push(out.client, b'1', |_| {}),
+                Awaited::Bind => push(out.client, b'2', |_| {}),
+                Awaited::Close => push(out.client, b'3', |_| {}),
+                Awaited::Describe => push(out.client, b'n', |_| {}),
+                Awaited::Execute => refusal::complete(out.client, "COMMIT"),
+                Awaited::Query => refusal::complete(out.client, "COMMIT"),
+                Awaited::Sync => {}
+            }
+        }
+        let status = if first.chains { OPEN } else { IDLE };
+        self.status = status;
+        self.owed = if first.chains { Owed::CutTransaction } else { Owed::Nothing };
+        if first.ended {
+            refusal::ready(out.client, status);
+        } else {
+            self.discarding = Some(status);
+        }
+        self.drop_first(first);
+    }
+
+    /// What a committed transaction did to the client session is not on the next server.
+    fn after_commit(&mut self, pending: &mut Vec<u8>) -> Cut {
+        if self.touched.any(LASTING) {
+            return Cut::End(&refusal::STATE_UNKNOWN);
+        }
+        self.tx_writes = false;
+        self.tx_notifies = false;
+        self.repeat_rest(pending)
+    }
+
+    /// Puts all batches that are left in front of what the client has sent since.
+    fn repeat_rest(&mut self, pending: &mut Vec<u8>) -> Cut {
+        if self.batches.iter().any(|batch| !batch.whole) {
+            return Cut::End(&refusal::ANSWER_LOST);
+        }
+        self.repeated += self.batches.len() as u64;
+        self.guarded = self.guarded.min(self.batches.len());
+        if !self.kept.is_empty() {
+            let behind = std::mem::replace(pending, std::mem::take(&mut self.kept));
+            pending.extend_from_slice(&behind);
+        }
+        self.batches.clear();
+        self.expected.clear();
+        self.reply.clear();
+        self.touched = Touches::NONE;
+        Cut::Settled
+    }
+}

@@ -1,0 +1,784 @@
+//! What the client sends: cut into batches, looked at, kept, gated, and passed on.
+
+use std::rc::Rc;
+
+use wire::frame::{HEADER, push};
+use wire::sql::{Count, Kind, Summary, Touches, summary};
+
+use super::statements::Statement;
+use super::{
+    ASK_ID, ASK_ID_TEXT, Awaited, Batch, Class, Conversation, Expected, FAILED, Gate, IDLE,
+    MAKE_ID, MAKE_ID_TEXT, Owed, Progress, Stop, Then, WHOLE,
+};
+use crate::refusal::{self, Refusal};
+
+/// The borders of one message, as far as its bytes are here.
+struct Head<'a> {
+    tag: u8,
+    /// Of the body, as the message says.
+    length: usize,
+    /// The body, or its beginning.
+    body: &'a [u8],
+}
+
+/// What is done with a message.
+enum Course {
+    /// Pass it on as it is.
+    Pass,
+    /// Something else has been sent in its place.
+    Taken,
+    /// Pass it on, and do not keep it: data of a COPY.
+    Data,
+    /// It stays where it is.
+    Stay(Stop),
+}
+
+/// Where the walk puts bytes.
+pub struct Out<'a> {
+    pub server: &'a mut Vec<u8>,
+    pub client: &'a mut Vec<u8>,
+}
+
+impl Conversation {
+    /// Walks `input`; how much of it was taken, and why the walk ended.
+    pub fn from_client(&mut self, input: &[u8], out: &mut Out<'_>) -> (usize, Stop) {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            if self.passing_in > 0 {
+                let count = rest.len().min(self.passing_in);
+                out.server.extend_from_slice(&rest[..count]);
+                self.passing_in -= count;
+                at += count;
+                if self.passing_in > 0 {
+                    return (at, Stop::More);
+                }
+                continue;
+            }
+            if self.dropping_in > 0 {
+                let count = rest.len().min(self.dropping_in);
+                self.dropping_in -= count;
+                at += count;
+                if self.dropping_in > 0 {
+                    return (at, Stop::More);
+                }
+                continue;
+            }
+            if self.gate.is_some() || self.held_back.is_some() || self.ready.is_some() {
+                return (at, Stop::Wait);
+            }
+            let head = match self.head(rest) {
+                Ok(Some(head)) => head,
+                Ok(None) => return (at, Stop::More),
+                Err(stop) => return (at, stop),
+            };
+            let here = HEADER + head.body.len();
+            let missing = head.length - head.body.len();
+            match self.message(&head, out) {
+                Course::Stay(stop) => return (at, stop),
+                Course::Pass => {
+                    out.server.extend_from_slice(&rest[..here]);
+                    self.passing_in = missing;
+                    self.keep(&rest[..here], missing > 0);
+                }
+                Course::Taken => self.keep(&rest[..here], missing > 0),
+                Course::Data => {
+                    out.server.extend_from_slice(&rest[..here]);
+                    self.passing_in = missing;
+                }
+            }
+            at += here;
+        }
+    }
+
+    /// The next message, or the beginning of one that is too large to be held.
+    fn head<'a>(&self, rest: &'a [u8]) -> Result<Option<Head<'a>>, Stop> {
+        let Some((header, body)) = rest.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let [tag, length @ ..] = *header;
+        let counted = u32::from_be_bytes(length) as usize;
+        let length = counted.checked_sub(HEADER - 1).ok_or(Stop::Broken)?;
+        if length > (1 << 30) + 1024 {
+            return Err(Stop::Broken);
+        }
+        if body.len() >= length {
+            return Ok(Some(Head { tag, length, body: &body[..length] }));
+        }
+        // Data may be passed on in parts; a text is needed as a whole if it can be kept at all.
+        let needed = match tag {
+            b'd' => 0,
+            b'Q' | b'P' => self.kept_limit,
+            _large => WHOLE,
+        };
+        if length <= needed || body.len() < needed.min(length) {
+            return Ok(None);
+        }
+        Ok(Some(Head { tag, length, body }))
+    }
+
+    /// Keeps the client's bytes of the batch that they belong to.
+    fn keep(&mut self, bytes: &[u8], partial: bool) {
+        let (limit, kept) = (self.kept_limit, self.kept.len());
+        let Some(batch) = self.batches.back_mut() else {
+            return;
+        };
+        if !batch.whole {
+            return;
+        }
+        if partial || kept + bytes.len() > limit {
+            batch.whole = false;
+            self.kept.truncate(kept - batch.bytes);
+            batch.bytes = 0;
+            return;
+        }
+        batch.bytes += bytes.len();
+        self.kept.extend_from_slice(bytes);
+    }
+
+    fn message(&mut self, head: &Head<'_>, out: &mut Out<'_>) -> Course {
+        if let Some(status) = self.discarding {
+            return self.discard(head.tag, status, out);
+        }
+        match head.tag {
+            b'd' | b'c' | b'f' => self.copy(head.tag, out),
+            b'X' => Course::Stay(Stop::Terminate),
+            b'H' | b'S' if self.copy_in => Course::Taken,
+            b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'H' | b'S' | b'F' => {
+                if head.length > head.body.len() && !matches!(head.tag, b'Q' | b'P' | b'B' | b'F') {
+                    return Course::Stay(Stop::Broken);
+                }
+                if self.copy_in {
+                    return Course::Stay(Stop::Broken);
+                }
+                self.request(head, out)
+            }
+            _unknown => Course::Stay(Stop::Broken),
+        }
+    }
+
+    /// Passes over messages until a Sync, as a server does after an error.
+    fn discard(&mut self, tag: u8, status: u8, out: &mut Out<'_>) -> Course {
+        match tag {
+            b'S' => {
+                self.discarding = None;
+                refusal::ready(out.client, status);
+            }
+            b'X' => return Course::Stay(Stop::Terminate),
+            _passed_over => {}
+        }
+        Course::Taken
+    }
+
+    /// Data of a COPY, and its end.
+    fn copy(&mut self, tag: u8, out: &mut Out<'_>) -> Course {
+        if self.server.is_none() {
+            return Course::Taken;
+        }
+        if tag == b'd' || !self.copy_in {
+            return Course::Data;
+        }
+        self.copy_in = false;
+        if !self.batch().is_some_and(|batch| batch.rewritten) {
+            return Course::Data;
+        }
+        // A simple COPY that runs as an extended one: its Sync is the gateway's.
+        push(out.server, tag, |body| {
+            if tag == b'f' {
+                body.extend_from_slice(b"COPY was ended by the client\0");
+            }
+        });
+        self.ask_id(out.server);
+        Course::Taken
+    }
+
+    fn request(&mut self, head: &Head<'_>, out: &mut Out<'_>) -> Course {
+        let begins = self.batches.back().is_none_or(|batch| batch.ended);
+        if begins {
+            if head.tag == b'H' && self.server.is_none() {
+                return Course::Taken;
+            }
+            if let Some(course) = self.begin(head, out) {
+                return course;
+            }
+        }
+        match head.tag {
+            b'Q' => self.query(head, begins, out),
+            b'P' => self.parse(head, begins, out),
+            b'B' => self.bind(head, begins, out),
+            b'S' => self.sync(begins, out),
+            b'F' => self.function_call(begins),
+            b'E' => self.step(Awaited::Execute, begins),
+            b'D' => self.describe(head.body, begins, out),
+            b'C' => self.close(head.body, begins),
+            _flush => {
+                if let Some(batch) = self.batch().filter(|batch| !batch.ended) {
+                    batch.held = false;
+                }
+                Course::Pass
+            }
+        }
+    }
+
+    /// Whether a batch may begin; the course if it may not.
+    fn begin(&mut self, head: &Head<'_>, out: &mut Out<'_>) -> Option<Course> {
+        if self.owed == Owed::CutTransaction {
+            return self.tell_cut_transaction(head, out);
+        }
+        let outside = self.status == IDLE && self.batches.is_empty();
+        if self.server.is_none() || (self.hold && outside && self.owed == Owed::Nothing) {
+            let reads = self.reads(head);
+            return Some(Course::Stay(Stop::NeedServer { reads }));
+        }
+        if outside && self.server.as_ref().is_some_and(|server| server.standby) && !self.reads(head)
+        {
+            return Some(Course::Stay(Stop::NeedServer { reads: false }));
+        }
+        None
+    }
+
+    fn summary<'a>(&self, text: &'a [u8]) -> Summary<'a> {
+        summary(text, self.conforming)
+    }
+
+    /// The kind of the statement that a message brings or uses.
+    fn kind(&self, head: &Head<'_>) -> Kind {
+        match head.tag {
+            b'Q' => self.summary(until_zero(head.body).0).kind,
+            b'P' => {
+                let (_name, rest) = until_zero(head.body);
+                self.summary(until_zero(rest).0).kind
+            }
+            b'B' => {
+                let (_portal, rest) = until_zero(head.body);
+                self.statements.get(until_zero(rest).0).map_or(Kind::Opaque, |found| found.kind)
+            }
+            _other => Kind::Empty,
+        }
+    }
+
+    /// What begins here only reads, as far as it can be told.
+    fn reads(&self, head: &Head<'_>) -> bool {
+        match self.kind(head) {
+            Kind::Empty
+            | Kind::Read
+            | Kind::Session
+            | Kind::Begin { .. }
+            | Kind::Commit { .. }
+            | Kind::Rollback { .. }
+            | Kind::Savepoint => true,
+            Kind::LockRead | Kind::Write | Kind::CopyIn | Kind::TwoPhase(_) | Kind::Opaque => false,
+        }
+    }
+
+    /// The transaction was cut off while the client was not asking for anything.
+    fn tell_cut_transaction(&mut self, head: &Head<'_>, out: &mut Out<'_>) -> Option<Course> {
+        let kind = self.kind(head);
+        if matches!(kind, Kind::Rollback { .. }) {
+            self.owed = Owed::FailedTransaction;
+            return Some(Course::Stay(Stop::NeedServer { reads: true }));
+        }
+        let status = if matches!(kind, Kind::Commit { .. }) { IDLE } else { FAILED };
+        self.owed = if status == IDLE { Owed::Nothing } else { Owed::FailedTransaction };
+        self.status = status;
+        self.refuse(head.tag, &refusal::TRANSACTION_CUT_OFF, status, out);
+        Some(Course::Taken)
+    }
+
+    /// Answers what begins here with an error, and passes over the rest of its batch.
+    fn refuse(&mut self, tag: u8, refused: &Refusal, status: u8, out: &mut Out<'_>) {
+        self.refusals += 1;
+        refused.push(out.client);
+        if matches!(tag, b'Q' | b'F' | b'S') {
+            refusal::ready(out.client, status);
+        } else {
+            self.discarding = Some(status);
+        }
+    }
+
+    /// Answers the batch that begins `input` with an error; how much of it was taken.
+    pub fn refuse_next(&mut self, input: &[u8], refused: &Refusal, out: &mut Out<'_>) -> usize {
+        let Ok(Some(head)) = self.head(input) else {
+            return 0;
+        };
+        if head.length > head.body.len() {
+            return 0;
+        }
+        let status = if self.owed == Owed::FailedTransaction { FAILED } else { self.status };
+        self.refuse(head.tag, refused, status, out);
+        HEADER + head.body.len()
+    }
+
+    fn start_batch(&mut self, class: Class) {
+        self.batches.push_back(Batch {
+            class,
+            begun: self.status,
+            ended: false,
+            bytes: 0,
+            whole: true,
+            visible: false,
+            held: !matches!(class, Class::Read | Class::Inside | Class::Opaque),
+            rewritten: false,
+            progress: Progress::Open,
+            touches: Touches::NONE,
+            calls: false,
+            opens: false,
+            chains: false,
+            copies: false,
+            flushed: false,
+            cancelled_wait: false,
+            failed: false,
+        });
+    }
+
+    /// Whether a batch of this class may be sent behind those that are unanswered.
+    fn may_follow(&self, class: Class, own: usize) -> bool {
+        let before = self.batches.len() - own;
+        before == 0
+            || (class == Class::Read || class == Class::Inside)
+                && self.batches.iter().take(before).all(|batch| batch.class == class)
+    }
+
+    /// The class of a statement where it stands.
+    fn class(&self, kind: Kind) -> Class {
+        let inside = self.status != IDLE || self.batch_opens();
+        if self.status == FAILED && !self.batch_opens() {
+            return Class::Inside;
+        }
+        match kind {
+            Kind::Commit { .. } if inside => Class::Commit,
+            Kind::Rollback { .. } if inside => Class::Session,
+            Kind::TwoPhase(_) => Class::Opaque,
+            _other if inside => Class::Inside,
+            Kind::Empty | Kind::Read => Class::Read,
+            Kind::LockRead
+            | Kind::Session
+            | Kind::Begin { .. }
+            | Kind::Commit { .. }
+            | Kind::Rollback { .. }
+            | Kind::Savepoint => Class::Session,
+            Kind::Write | Kind::CopyIn => Class::Write,
+            Kind::Opaque => Class::Opaque,
+        }
+    }
+
+    fn batch_opens(&self) -> bool {
+        self.batches.back().is_some_and(|batch| !batch.ended && batch.opens)
+    }
+
+    /// What a statement does to the transaction and the client session.
+    fn note(&mut self, kind: Kind, touches: Touches, calls: bool) {
+        match kind {
+            Kind::Read | Kind::LockRead => self.tx_writes |= calls,
+            Kind::Empty
+            | Kind::Session
+            | Kind::Begin { .. }
+            | Kind::Commit { .. }
+            | Kind::Rollback { .. }
+            | Kind::Savepoint => {}
+            Kind::Write | Kind::CopyIn | Kind::TwoPhase(_) | Kind::Opaque => self.tx_writes = true,
+        }
+        self.tx_notifies |= touches.any(Touches::NOTIFY);
+        self.touched = self.touched | touches;
+        self.called |= calls;
+        if let Some(batch) = self.batch() {
+            batch.touches = batch.touches | touches;
+            batch.calls |= calls;
+            match kind {
+                Kind::Begin { .. } => batch.opens = true,
+                Kind::Commit { chain: false } | Kind::Rollback { chain: false } => {
+                    batch.opens = false;
+                }
+                Kind::Commit { chain: true } => batch.chains = true,
+                Kind::CopyIn => batch.copies = true,
+                Kind::Empty
+                | Kind::Read
+                | Kind::LockRead
+                | Kind::Session
+                | Kind::Rollback { chain: true }
+                | Kind::Savepoint
+                | Kind::Write
+                | Kind::TwoPhase(_)
+                | Kind::Opaque => {}
+            }
+        }
+    }
+
+    fn query(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
+        if !begins {
+            // A simple query inside an unfinished extended batch: the server takes it, and so does
+            // its commit. Nobody does this; it is passed on as what cannot be known.
+            if self.batches.len() > 1 {
+                return Course::Stay(Stop::Wait);
+            }
+            self.become_opaque();
+            self.end_batch();
+            if !self.skipping {
+                self.expect(Awaited::Query, false);
+            }
+            return Course::Pass;
+        }
+        let (text, _) = until_zero(head.body);
+        let told = self.summary(text);
+        let whole = head.length == head.body.len();
+        let mut class = self.class(told.kind);
+        if !whole && class >= Class::Write {
+            class = Class::Opaque;
+        }
+        let many = told.count == Count::Many;
+        if many && (class == Class::Commit || told.kind == Kind::Opaque && self.status != FAILED) {
+            class = Class::Opaque;
+        }
+        if !self.may_follow(class, 0) {
+            return Course::Stay(Stop::Wait);
+        }
+        self.statements.forget_unnamed();
+        self.start_batch(class);
+        note_settings(&mut self.custom, &told);
+        self.note(told.kind, told.touches, told.calls);
+        self.end_batch();
+        if self.refuse_lowered && told.lowers_commit && self.status != FAILED {
+            refusal::push_query(out.server, &refusal::raise(&refusal::LOWERED_COMMIT));
+            self.expect(Awaited::Query, false);
+            return Course::Taken;
+        }
+        match class {
+            Class::Write if told.count == Count::One => {
+                self.rewrite(text, told.kind == Kind::CopyIn, out.server);
+                Course::Taken
+            }
+            Class::Commit if self.tx_writes => {
+                let mut query = Vec::with_capacity(HEADER + head.body.len());
+                push(&mut query, b'Q', |body| body.extend_from_slice(head.body));
+                self.ask_id(out.server);
+                self.set_then(Then::Query(query));
+                Course::Taken
+            }
+            Class::Commit => {
+                self.committing(None, false);
+                self.expect(Awaited::Query, false);
+                Course::Pass
+            }
+            Class::Write | Class::Opaque => {
+                self.become_opaque();
+                self.expect(Awaited::Query, false);
+                Course::Pass
+            }
+            Class::Read | Class::Session | Class::Inside => {
+                self.expect(Awaited::Query, false);
+                Course::Pass
+            }
+        }
+    }
+
+    /// Sends one statement of a simple query as an extended batch, so that all its replies come
+    /// before its commit begins.
+    fn rewrite(&mut self, text: &[u8], copy: bool, server: &mut Vec<u8>) {
+        push(server, b'P', |body| {
+            body.push(0);
+            body.extend_from_slice(text);
+            body.extend_from_slice(&[0, 0, 0]);
+        });
+        push(server, b'B', |body| body.extend_from_slice(&[0; 8]));
+        push(server, b'D', |body| body.extend_from_slice(b"P\0"));
+        push(server, b'E', |body| body.extend_from_slice(&[0; 5]));
+        self.expect(Awaited::Parse, true);
+        self.expect(Awaited::Bind, true);
+        // Its description is seen if there is one: see `from_server`.
+        self.expect(Awaited::Describe, false);
+        self.expect(Awaited::Execute, false);
+        if let Some(batch) = self.batch() {
+            batch.rewritten = true;
+        }
+        if copy {
+            push(server, b'H', |_| {});
+        } else {
+            self.ask_id(server);
+        }
+    }
+
+    /// Asks for the transaction's id, and lets nothing pass until it is here.
+    pub(super) fn ask_id(&mut self, server: &mut Vec<u8>) {
+        let make = self.tx_notifies;
+        let prepared = self.server.as_ref().is_some_and(|side| side.ids_prepared);
+        if !prepared {
+            push_ids(server);
+            for _ in 0..2 {
+                self.expect_at_gate(Awaited::Parse);
+            }
+            if let Some(side) = &mut self.server {
+                side.ids_prepared = true;
+            }
+        }
+        let name = if make { MAKE_ID } else { ASK_ID };
+        push(server, b'B', |body| {
+            body.push(0);
+            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(&[0; 7]);
+        });
+        push(server, b'E', |body| body.extend_from_slice(&[0; 5]));
+        push(server, b'H', |_| {});
+        self.expect_at_gate(Awaited::Bind);
+        self.expect_at_gate(Awaited::Execute);
+        let left = if prepared { 2 } else { 4 };
+        self.gate = Some(Gate { left, then: Then::Sync, id: None, serializable: false });
+    }
+
+    fn expect_at_gate(&mut self, what: Awaited) {
+        self.expect(what, true);
+        if let Some(last) = self.expected.back_mut() {
+            last.gate = true;
+        }
+    }
+
+    fn set_then(&mut self, then: Then) {
+        if let Some(gate) = &mut self.gate {
+            gate.then = then;
+        }
+    }
+
+    pub(super) fn committing(&mut self, id: Option<u64>, serializable: bool) {
+        if let Some(batch) = self.batches.back_mut() {
+            batch.progress = Progress::Committing { id, serializable };
+        }
+    }
+
+    fn become_opaque(&mut self) {
+        if let Some(batch) = self.batch() {
+            batch.class = Class::Opaque;
+        }
+    }
+
+    fn end_batch(&mut self) {
+        if let Some(batch) = self.batch() {
+            batch.ended = true;
+        }
+    }
+
+    fn parse(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
+        if begins {
+            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+        }
+        let (name, rest) = until_zero(head.body);
+        let (text, _) = until_zero(rest);
+        let told = self.summary(text);
+        note_settings(&mut self.custom, &told);
+        let whole = head.length == head.body.len();
+        let lowers = whole && told.lowers_commit && self.refuse_lowered;
+        let mut parse = Vec::new();
+        if lowers {
+            let text = refusal::raise(&refusal::LOWERED_COMMIT);
+            push(&mut parse, b'P', |body| {
+                body.extend_from_slice(name);
+                body.push(0);
+                body.extend_from_slice(text.as_bytes());
+                body.extend_from_slice(&[0, 0, 0]);
+            });
+        } else if whole {
+            parse.reserve(HEADER + head.body.len());
+            push(&mut parse, b'P', |body| body.extend_from_slice(head.body));
+        }
+        let kind = match (whole, lowers) {
+            (true, false) => told.kind,
+            (true, true) => Kind::Session,
+            (false, _) => Kind::Opaque,
+        };
+        let on = self.server.as_ref().map_or(0, |server| server.serial);
+        let (touches, calls) = (told.touches, told.calls);
+        if lowers {
+            out.server.extend_from_slice(&parse);
+        }
+        let statement = Statement { parse: parse.into(), kind, touches, calls, on, prior: None };
+        self.statements.put(name, statement);
+        if !self.skipping {
+            let name = (!name.is_empty()).then(|| Rc::from(name));
+            let expected =
+                Expected { what: Awaited::Parse, hidden: false, ends: false, gate: false, name };
+            self.expected.push_back(expected);
+        }
+        if lowers { Course::Taken } else { Course::Pass }
+    }
+
+    fn bind(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
+        if begins {
+            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+        }
+        let (_portal, rest) = until_zero(head.body);
+        let (name, _) = until_zero(rest);
+        let Some(statement) = self.statements.get(name) else {
+            return self.bound(Kind::Opaque, Touches::NONE, true, head, out);
+        };
+        let (kind, touches, calls) = (statement.kind, statement.touches, statement.calls);
+        self.restore_statement(name, out.server);
+        self.bound(kind, touches, calls, head, out)
+    }
+
+    /// A statement is about to be executed in this batch.
+    fn bound(
+        &mut self,
+        kind: Kind,
+        touches: Touches,
+        calls: bool,
+        head: &Head<'_>,
+        out: &mut Out<'_>,
+    ) -> Course {
+        let class = self.class(kind);
+        let own = self.batches.back().map_or(Class::Read, |batch| batch.class);
+        let class = match (own, class) {
+            // A second commit in one batch has an id of its own.
+            (Class::Commit, Class::Write | Class::Commit) => Class::Opaque,
+            (own, class) => class.max(own),
+        };
+        if class != own || class > Class::Inside {
+            if !self.may_follow(class, 1) {
+                return Course::Stay(Stop::Wait);
+            }
+            if let Some(batch) = self.batch() {
+                batch.class = class;
+                batch.held |= !batch.visible && !matches!(class, Class::Inside | Class::Opaque);
+            }
+        }
+        self.note(kind, touches, calls);
+        let ends_transaction = matches!(kind, Kind::Commit { .. }) && class == Class::Commit;
+        let whole = head.length == head.body.len();
+        if ends_transaction && !self.skipping && whole {
+            if self.tx_writes {
+                let mut bind = Vec::with_capacity(HEADER + head.body.len());
+                push(&mut bind, b'B', |body| body.extend_from_slice(head.body));
+                self.ask_id(out.server);
+                self.set_then(Then::Bind(bind));
+                return Course::Taken;
+            }
+            self.committing(None, false);
+        }
+        if !self.skipping {
+            self.expect(Awaited::Bind, false);
+        }
+        Course::Pass
+    }
+
+    fn step(&mut self, what: Awaited, begins: bool) -> Course {
+        if begins {
+            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+        }
+        if !self.skipping {
+            self.expect(what, false);
+        }
+        Course::Pass
+    }
+
+    fn describe(&mut self, body: &[u8], begins: bool, out: &mut Out<'_>) -> Course {
+        if begins {
+            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+        }
+        if let Some((b'S', name)) = body.split_first() {
+            self.restore_statement(until_zero(name).0, out.server);
+        }
+        self.step(Awaited::Describe, false)
+    }
+
+    fn close(&mut self, body: &[u8], begins: bool) -> Course {
+        if let Some((b'S', name)) = body.split_first() {
+            self.statements.remove(until_zero(name).0);
+        }
+        self.step(Awaited::Close, begins)
+    }
+
+    /// Makes a prepared statement on a server that does not have it yet.
+    fn restore_statement(&mut self, name: &[u8], server: &mut Vec<u8>) {
+        let serial = self.server.as_ref().map_or(0, |server| server.serial);
+        let Some(statement) = self.statements.get_mut(name).filter(|found| found.on != serial)
+        else {
+            return;
+        };
+        statement.on = serial;
+        if !self.skipping {
+            server.extend_from_slice(&statement.parse);
+            self.expect(Awaited::Parse, true);
+            if let Some(last) = self.expected.back_mut().filter(|_| !name.is_empty()) {
+                last.name = Some(Rc::from(name));
+            }
+        }
+    }
+
+    fn function_call(&mut self, begins: bool) -> Course {
+        let class = if self.status == IDLE { Class::Opaque } else { Class::Inside };
+        if begins {
+            if !self.may_follow(class, 0) {
+                return Course::Stay(Stop::Wait);
+            }
+            self.start_batch(class);
+        } else {
+            self.become_opaque();
+        }
+        self.note(Kind::Opaque, Touches::NONE, true);
+        self.end_batch();
+        if !self.skipping {
+            self.expect(Awaited::Query, false);
+        }
+        Course::Pass
+    }
+
+    fn sync(&mut self, begins: bool, out: &mut Out<'_>) -> Course {
+        if begins {
+            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+        }
+        if !self.skipping
+            && let Some(batch) = self.batch()
+            && batch.copies
+        {
+            // The server would pass over this Sync if it takes data, and needs it if it does not.
+            if !batch.flushed {
+                batch.flushed = true;
+                push(out.server, b'H', |_| {});
+            }
+            return Course::Stay(Stop::Wait);
+        }
+        self.end_batch();
+        let gated = self
+            .batches
+            .back()
+            .is_some_and(|batch| batch.class == Class::Write && batch.progress == Progress::Open);
+        if gated && !self.skipping {
+            self.ask_id(out.server);
+            return Course::Taken;
+        }
+        self.skipping = false;
+        self.expect(Awaited::Sync, false);
+        Course::Pass
+    }
+}
+
+/// Remembers the names of settings that no catalogue lists.
+fn note_settings(custom: &mut Vec<String>, told: &Summary<'_>) {
+    const MOST: usize = 200;
+    if !told.touches.any(Touches::SETTING) {
+        return;
+    }
+    for name in told.settings().filter(|name| name.contains(&b'.')) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        if custom.len() < MOST && !custom.contains(&name) {
+            custom.push(name);
+        }
+    }
+}
+
+/// The bytes before the first zero byte, and those behind it.
+fn until_zero(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// Appends the Parse messages of the statements that ask for ids.
+pub fn push_ids(server: &mut Vec<u8>) {
+    for (name, text) in [(ASK_ID, ASK_ID_TEXT), (MAKE_ID, MAKE_ID_TEXT)] {
+        push(server, b'P', |body| {
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(text.as_bytes());
+            body.extend_from_slice(&[0, 0, 0]);
+        });
+    }
+}

@@ -1,0 +1,150 @@
+//! The door for clients: accepts, bounds, logs in, cancels.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use crate::client;
+use crate::house::House;
+use crate::login::{Accepted, LoggedIn, accept, farewell};
+use crate::refusal::{self, Refusal};
+use crate::registry::CancelTarget;
+use crate::relay;
+use crate::socket;
+
+/// How long a cancel may take.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// Accepts clients until the task is ended.
+pub async fn serve(house: Rc<House>, listener: Rc<TcpListener>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let house = Rc::clone(&house);
+                spawn_local(welcome(house, socket));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a client could not be accepted");
+                // Out of file descriptors, usually: they come back when clients leave.
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn welcome(house: Rc<House>, socket: TcpStream) {
+    let times = &house.config.file.times;
+    if socket::prepare(&socket, times.user_timeout()).is_err() {
+        return;
+    }
+    let logged_in = match timeout(times.login(), accept(socket, &house.door)).await {
+        Ok(Ok(Accepted::Client(logged_in))) => logged_in,
+        Ok(Ok(Accepted::Cancel { process, key, stream })) => {
+            let _done = timeout(CANCEL, cancel(&house, process, &key)).await;
+            drop(stream);
+            return;
+        }
+        Ok(Err(refused)) => {
+            house.counters.refused_log_ins.add();
+            tracing::debug!(%refused, "a client was not let in");
+            return;
+        }
+        Err(_) => {
+            house.counters.refused_log_ins.add();
+            return;
+        }
+    };
+    if let Some(refused) = no_room(&house, &logged_in) {
+        house.counters.refused_log_ins.add();
+        let mut last = Vec::new();
+        refused.push(&mut last);
+        let _heard = timeout(CANCEL, farewell(logged_in.stream, &last)).await;
+        return;
+    }
+    house.counters.log_ins.add();
+    if logged_in.replication.is_some() {
+        relay::serve(house, *logged_in).await;
+    } else {
+        client::serve(house, *logged_in).await;
+    }
+}
+
+/// Why a client that has logged in cannot stay.
+fn no_room(house: &House, logged_in: &LoggedIn) -> Option<&'static Refusal> {
+    let limits = &house.config.file.limits;
+    if house.ending.get() {
+        return Some(&refusal::ENDING);
+    }
+    if house.registry.count() >= limits.clients {
+        return Some(&refusal::TOO_MANY_CLIENTS);
+    }
+    let own = usize::try_from(logged_in.connection_limit).ok();
+    let of_user = match (limits.clients_per_user, own) {
+        (0, limit) => limit,
+        (limit, None) => Some(limit),
+        (limit, Some(own)) => Some(limit.min(own)),
+    };
+    if of_user.is_some_and(|limit| house.registry.count_of(&logged_in.user) >= limit) {
+        return Some(&refusal::TOO_MANY_OF_USER);
+    }
+    let options = logged_in
+        .parameters
+        .iter()
+        .filter(|(name, _)| name == "options" || name == "synchronous_commit");
+    let lowers = options.into_iter().any(|(name, value)| lowers_commit(name, value));
+    let refuse = house.config.file.lowered_commit == crate::config::LoweredCommit::Refuse;
+    (lowers && refuse).then_some(&refusal::LOWERED_AT_LOG_IN)
+}
+
+fn lowers_commit(name: &str, value: &str) -> bool {
+    let lowered = |value: &[u8]| {
+        !matches!(
+            value.to_ascii_lowercase().as_slice(),
+            b"on" | b"remote_apply" | b"true" | b"yes" | b"1"
+        )
+    };
+    if name == "synchronous_commit" {
+        return lowered(value.as_bytes());
+    }
+    wire::sql::start_up_options(value.as_bytes())
+        .any(|(name, value)| name.eq_ignore_ascii_case(b"synchronous_commit") && lowered(&value))
+}
+
+/// Passes a client's wish to cancel on to the server, unless a commit waits there.
+async fn cancel(house: &House, number: u32, key: &[u8]) {
+    let Some(seat) = house.registry.named(number, key) else {
+        return;
+    };
+    let target = seat.target.borrow().clone();
+    let Some(target) = target else {
+        seat.cancelled.notify_waiters();
+        return;
+    };
+    if seat.committing.get() {
+        tracing::debug!("a cancel came while a commit waits for the mirror; it is not passed on");
+        return;
+    }
+    seat.cancels.set(seat.cancels.get() + 1);
+    let sent = send_cancel(&target).await;
+    seat.cancels.set(seat.cancels.get() - 1);
+    seat.wake();
+    if let Err(error) = sent {
+        tracing::debug!(%error, "a cancel did not reach the server");
+    }
+}
+
+async fn send_cancel(target: &CancelTarget) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    let mut request = Vec::new();
+    wire::startup::push_cancel(&mut request, target.process, &target.key);
+    stream.write_all(&request).await?;
+    // The server closes when it has sent the signal.
+    let mut end = [0];
+    let _closed = stream.read(&mut end).await?;
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! The server connections: found, opened, kept for the next client, and bounded in number.
+//!
+//! A connection belongs to a user, a database and the parameters that it began with, and to the
+//! term of the principal that it was made in; when the term is over it is closed. Whoever needs a
+//! connection while there is no principal waits for one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use wire::frame::push;
+
+use crate::config::LoweredCommit;
+use crate::conversation::{ServerSide, push_ids};
+use crate::counters::Inside;
+use crate::exchange::{ExchangeError, Server};
+use crate::house::House;
+use crate::login::Credentials;
+use crate::login::to_server::{ServerError, ServerReport, log_in};
+use crate::mode::Mode;
+use crate::refusal::{self, Refusal};
+use crate::route::Snapshot;
+use crate::socket;
+
+/// From one try to the next, where no change of the route can be waited for.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Whose connection it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    pub user: String,
+    pub database: String,
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum NoServer {
+    Refused(&'static Refusal),
+    /// In the server's own words.
+    Passed(ServerReport),
+}
+
+/// A connection in use. Whoever drops it closes it.
+#[derive(Debug)]
+pub struct Held {
+    pub server: Server,
+    _permit: Permit,
+    used: Option<Inside>,
+}
+
+#[derive(Debug)]
+struct Permit {
+    open: Rc<Cell<usize>>,
+    freed: Rc<Notify>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+        self.freed.notify_waiters();
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Servers {
+    idle: RefCell<HashMap<Rc<Key>, Vec<Held>>>,
+    idle_count: Cell<usize>,
+    open: Rc<Cell<usize>>,
+    freed: Rc<Notify>,
+    serial: Cell<u64>,
+}
+
+/// Where a connection may be made.
+struct Target {
+    host: String,
+    port: u16,
+    term: u64,
+    timeline: u32,
+    standby: bool,
+}
+
+impl Servers {
+    /// A number that no other use of a connection has.
+    pub fn next_serial(&self) -> u64 {
+        self.serial.set(self.serial.get() + 1);
+        self.serial.get()
+    }
+
+    /// A connection for this key, to the principal, or to a standby if it only `reads` and there is
+    /// no principal.
+    pub async fn get(
+        &self,
+        house: &House,
+        key: &Rc<Key>,
+        credentials: &Credentials,
+        reads: bool,
+    ) -> Result<Held, NoServer> {
+        if let Some(held) = self.take(house, key, reads) {
+            return Ok(held);
+        }
+        let waiting = house.counters.waiting.enter();
+        if house.counters.waiting.get() as usize > house.config.file.limits.held {
+            return Err(NoServer::Refused(&refusal::TOO_MANY_HELD));
+        }
+        let since = Instant::now();
+        let mut waited = false;
+        let found = self.wait(house, key, credentials, reads, &mut waited).await;
+        drop(waiting);
+        match &found {
+            Ok(_) if waited => house.counters.held(since.elapsed()),
+            Ok(_) => {}
+            Err(_) => house.counters.held_in_vain(since.elapsed()),
+        }
+        found
+    }
+
+    async fn wait(
+        &self,
+        house: &House,
+        key: &Rc<Key>,
+        credentials: &Credentials,
+        reads: bool,
+        waited: &mut bool,
+    ) -> Result<Held, NoServer> {
+        let deadline = Instant::now() + house.config.file.times.hold();
+        let mut last = NoServer::Refused(&refusal::NO_PRINCIPAL);
+        loop {
+            let (changed, freed) = (house.pool.changed(), self.freed.notified());
+            let mut mode = house.mode.subscribe();
+            let snapshot = house.pool.current();
+            let until = match target(house, &snapshot, reads)? {
+                None => deadline,
+                Some(target) => {
+                    if let Some(held) = self.take(house, key, reads) {
+                        return Ok(held);
+                    }
+                    match self.permit(house) {
+                        None => deadline,
+                        Some(permit) => {
+                            let opening = house.counters.servers_opening.enter();
+                            let opened = self.connect(house, &target, key, credentials).await;
+                            drop(opening);
+                            match opened {
+                                Ok(server) => {
+                                    return Ok(Held {
+                                        server,
+                                        _permit: permit,
+                                        used: Some(house.counters.servers_used.enter()),
+                                    });
+                                }
+                                Err(error) if is_lasting(&error) => return Err(passed(error)),
+                                Err(ServerError::Refused(report)) => {
+                                    last = NoServer::Passed(report);
+                                }
+                                Err(_unreachable) => {}
+                            }
+                            deadline.min(Instant::now() + PAUSE)
+                        }
+                    }
+                }
+            };
+            *waited = true;
+            tokio::select! {
+                () = changed => {}
+                () = freed => {}
+                _changed = mode.changed() => {}
+                () = sleep_until(until) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(last);
+            }
+        }
+    }
+
+    /// A kept connection that still lives.
+    fn take(&self, house: &House, key: &Rc<Key>, _reads: bool) -> Option<Held> {
+        let snapshot = house.pool.current();
+        let principal = snapshot.principal.as_ref().filter(|found| !found.handing_over)?;
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(key)?;
+        while let Some(mut held) = kept.pop() {
+            self.idle_count.set(self.idle_count.get() - 1);
+            if held.server.side.term == principal.term && socket::is_quiet(&held.server.stream) {
+                held.used = Some(house.counters.servers_used.enter());
+                return Some(held);
+            }
+        }
+        None
+    }
+
+    /// Leave to open one more, for which another kept one may have to go.
+    fn permit(&self, house: &House) -> Option<Permit> {
+        if self.open.get() >= house.config.file.limits.server_connections {
+            self.drop_one();
+        }
+        if self.open.get() >= house.config.file.limits.server_connections {
+            return None;
+        }
+        self.open.set(self.open.get() + 1);
+        Some(Permit { open: Rc::clone(&self.open), freed: Rc::clone(&self.freed) })
+    }
+
+    fn drop_one(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let dropped = idle.values_mut().find_map(|kept| (!kept.is_empty()).then(|| kept.remove(0)));
+        if dropped.is_some() {
+            self.idle_count.set(self.idle_count.get() - 1);
+        }
+        drop(idle);
+        drop(dropped);
+    }
+
+    async fn connect(
+        &self,
+        house: &House,
+        target: &Target,
+        key: &Rc<Key>,
+        credentials: &Credentials,
+    ) -> Result<Server, ServerError> {
+        let times = &house.config.file.times;
+        let connected = timeout(times.connect(), async {
+            let mut stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+            socket::prepare(&stream, times.user_timeout())?;
+            let hello =
+                log_in(&mut stream, &key.user, &key.database, &key.parameters, credentials).await?;
+            Ok::<_, ServerError>((stream, hello))
+        });
+        let (stream, hello) = connected.await.unwrap_or(Err(ServerError::Ended))?;
+        let mut server = Server {
+            stream,
+            unread: hello.buffered,
+            side: ServerSide {
+                serial: self.next_serial(),
+                term: target.term,
+                timeline: target.timeline,
+                standby: target.standby,
+                ids_prepared: false,
+            },
+            parameters: hello.parameters.into_iter().collect(),
+            host: target.host.clone(),
+            port: target.port,
+            process: hello.process,
+            key: hello.key,
+            special: false,
+        };
+        let settled = timeout(times.connect(), settle(house, &mut server)).await;
+        settled.unwrap_or(Err(ServerError::Ended))?;
+        Ok(server)
+    }
+
+    /// Cleans a connection that its client session does not need any more, and keeps it.
+    pub async fn give_back(&self, house: &House, key: Rc<Key>, mut held: Held) {
+        let limit = house.config.file.limits.idle_server_connections;
+        if held.server.side.standby || held.server.special || self.idle_count.get() >= limit {
+            return;
+        }
+        let mut bytes = Vec::new();
+        wire::message::push_query(&mut bytes, "DISCARD ALL");
+        push_ids(&mut bytes);
+        push(&mut bytes, b'S', |_| {});
+        let cleaned =
+            timeout(house.config.file.times.connect(), held.server.exchange(&bytes, 2)).await;
+        let Ok(Ok(answer)) = cleaned else {
+            return;
+        };
+        let principal = house.pool.current().principal.as_ref().map(|found| found.term);
+        if answer.error.is_some() || principal != Some(held.server.side.term) {
+            return;
+        }
+        held.server.side.ids_prepared = true;
+        self.keep(key, held);
+    }
+
+    /// Keeps a connection that needs no cleaning.
+    pub fn keep(&self, key: Rc<Key>, mut held: Held) {
+        held.server.side.serial = self.next_serial();
+        held.used = None;
+        self.idle_count.set(self.idle_count.get() + 1);
+        self.idle.borrow_mut().entry(key).or_default().push(held);
+        self.freed.notify_waiters();
+    }
+
+    /// Closes what was kept of other terms than that of the principal.
+    pub fn clear_except(&self, term: Option<u64>) {
+        let mut idle = self.idle.borrow_mut();
+        for kept in idle.values_mut() {
+            kept.retain(|held| Some(held.server.side.term) == term);
+        }
+        idle.retain(|_, kept| !kept.is_empty());
+        self.idle_count.set(idle.values().map(Vec::len).sum());
+    }
+}
+
+/// What every connection begins with: nobody's defaults may lower what a commit waits for, or hide
+/// the warning that it did not wait.
+async fn settle(house: &House, server: &mut Server) -> Result<(), ServerError> {
+    const LOOK: &str = "SELECT pg_catalog.current_setting('synchronous_commit'), \
+                        pg_catalog.current_setting('client_min_messages')";
+    let lost = |_error: ExchangeError| ServerError::Ended;
+    let mut bytes = Vec::new();
+    push_ids(&mut bytes);
+    push(&mut bytes, b'S', |_| {});
+    wire::message::push_query(&mut bytes, LOOK);
+    let answer = server.exchange(&bytes, 2).await.map_err(lost)?;
+    server.side.ids_prepared = true;
+    let mut found = answer.rows.into_iter().flatten().flatten();
+    let (commit, messages) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
+    let mut mend = String::new();
+    let lowered = matches!(commit.as_str(), "off" | "local" | "remote_write");
+    if lowered && house.config.file.lowered_commit == LoweredCommit::Refuse {
+        mend.push_str("SET synchronous_commit = on;");
+    }
+    if matches!(messages.as_str(), "error" | "fatal" | "panic") {
+        mend.push_str("SET client_min_messages = warning;");
+    }
+    if !mend.is_empty() {
+        server.special = true;
+        server.ask(&mend).await.map_err(lost)?;
+    }
+    Ok(())
+}
+
+/// Where a connection may be made now.
+fn target(house: &House, snapshot: &Snapshot, reads: bool) -> Result<Option<Target>, NoServer> {
+    if let Some(principal) = &snapshot.principal {
+        return Ok((!principal.handing_over).then(|| Target {
+            host: principal.host.clone(),
+            port: principal.port,
+            term: principal.term,
+            timeline: principal.timeline,
+            standby: false,
+        }));
+    }
+    let standby = snapshot.standby.as_ref().map(|standby| Target {
+        host: standby.host.clone(),
+        port: standby.port,
+        term: snapshot.highest_term,
+        timeline: 0,
+        standby: true,
+    });
+    match (house.mode.current(), reads) {
+        (Mode::Normal | Mode::WithoutPrincipal { .. }, _) => Ok(None),
+        (Mode::StandbyReads { .. }, false) => Ok(None),
+        (Mode::StandbyReads { .. }, true) => Ok(standby),
+        (Mode::Resiliency { .. }, false) => {
+            house.counters.refused_writes.add();
+            Err(NoServer::Refused(&refusal::RESILIENCY))
+        }
+        (Mode::Resiliency { .. }, true) => {
+            standby.map(Some).ok_or(NoServer::Refused(&refusal::RESILIENCY_NO_COPY))
+        }
+    }
+}
+
+/// It would be the same the next time.
+fn is_lasting(error: &ServerError) -> bool {
+    match error {
+        ServerError::Io(_) | ServerError::Ended => false,
+        ServerError::Refused(report) => {
+            !(report.sqlstate().starts_with("57P") || report.sqlstate() == "53300")
+        }
+        ServerError::Malformed(_)
+        | ServerError::Unexpected(_)
+        | ServerError::Unanswerable(_)
+        | ServerError::Scram(_) => true,
+    }
+}
+
+fn passed(error: ServerError) -> NoServer {
+    match error {
+        ServerError::Refused(report) => NoServer::Passed(report),
+        ServerError::Io(_)
+        | ServerError::Ended
+        | ServerError::Malformed(_)
+        | ServerError::Unexpected(_)
+        | ServerError::Unanswerable(_)
+        | ServerError::Scram(_) => {
+            tracing::warn!(%error, "a server does not let the gateway in");
+            NoServer::Refused(&refusal::NOT_LET_IN)
+        }
+    }
+}

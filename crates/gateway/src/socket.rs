@@ -1,0 +1,30 @@
+//! What is set on every socket, and what can be seen of one without reading it.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+/// From the last byte to the first probe, between probes, and how many.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const PROBE: Duration = Duration::from_secs(3);
+const PROBES: u32 = 4;
+
+/// No delay, and a peer that is gone is noticed: probes while nothing is sent, a bound for what is.
+pub fn prepare(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    let bound = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, bound)?;
+    Ok(())
+}
+
+/// The peer has sent nothing and has not closed.
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
