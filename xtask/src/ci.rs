@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::clock::Stopwatch;
-use crate::{output, postgres, run, tidy};
+use crate::{output, prepare, run, tidy};
 
 struct Stage {
     name: &'static str,
@@ -25,9 +25,8 @@ pub fn run() -> Result<()> {
 }
 
 fn all(stages: &mut Vec<Stage>, results: &mut Vec<String>) -> Result<()> {
-    timed(stages, "PostgreSQL", "the tests run real servers; 14 or newer is needed", || {
-        postgres::prepare().map(drop)
-    })?;
+    let why = "the tests run real servers, 14 or newer, and real clients of six languages";
+    timed(stages, "PostgreSQL", why, prepare::tests)?;
     timed(stages, "format", "cargo fmt --check", || {
         run::pass(&mut run::cargo(&["fmt", "--all", "--check"]))
     })?;

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod model;
 pub mod output;
 pub mod postgres;
+pub mod prepare;
 pub mod run;
 pub mod tidy;
 pub mod versions;

@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use xtask::{bench, ci, model, output, postgres, tidy, versions};
+use xtask::{bench, ci, model, output, postgres, prepare, tidy, versions};
 
 const USAGE: &str = "\
 usage: cargo xtask CHORE
@@ -14,6 +14,7 @@ usage: cargo xtask CHORE
   ci                 all that continuous integration runs (`make test`)
   tidy               crate edges, sizes, names, licences; no compiler needed
   prepare            make sure that PostgreSQL 14 or newer is here (`make demo` does it first)
+  prepare tests      the same, and the real clients that the tests use (`make test` does it first)
   model              search the session core for a violated invariant, as `make test` does
   model --deep [N]   the same for N minutes (10), on all processors
   replay FILE        play the trace of a violation again, step by step
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["prepare"] => postgres::prepare().map(drop),
+        ["prepare", "tests"] => prepare::tests(),
         ["model"] => model::search(model::Depth::Bounded),
         ["model", "--deep"] => model::search(model::Depth::DEEP),
         ["model", "--deep", minutes] => match minutes.parse() {

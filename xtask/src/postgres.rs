@@ -5,10 +5,11 @@
 //! otherwise the exact command is printed. `BACKSTAY_PG_BIN` names other programs to use.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
+use crate::prepare::{self, Needs, Step};
 use crate::{output, run};
 
 const OLDEST: u32 = 14;
@@ -129,62 +130,20 @@ const MANAGERS: [(&str, &[&str], Needs); 5] = [
     ("brew", &["brew install postgresql@17"], Needs::Nothing),
 ];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    Root,
-    Nothing,
-}
-
 fn install() -> Result<()> {
-    let Some((_, commands, needs)) = MANAGERS.iter().find(|(name, _, _)| exists(name)) else {
+    let Some((_, commands, needs)) = MANAGERS.iter().find(|(name, _, _)| prepare::exists(name))
+    else {
         bail!(
             "no package manager known here; install PostgreSQL {OLDEST} or newer yourself \
              and name its programs with BACKSTAY_PG_BIN"
         );
     };
-    let prefix = match (needs, is_root()) {
-        (Needs::Nothing, _) | (Needs::Root, true) => "",
-        (Needs::Root, false) => "sudo ",
-    };
-    let shown: Vec<String> = commands.iter().map(|command| format!("{prefix}{command}")).collect();
-    let shown = shown.join(" && ");
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let allowed = if terminal {
-        output::confirm(&format!("Install it now?  ({shown})"))
-    } else {
-        prefix.is_empty() || sudo_asks_nothing()
-    };
-    if !allowed {
-        bail!("PostgreSQL {OLDEST} or newer is needed; install it with:\n\n    {shown}\n");
-    }
-    for command in *commands {
-        output::say(format_args!("+ {prefix}{command}"));
-        let line = format!("{prefix}{command}");
-        let mut words = line.split_whitespace();
-        let mut child = Command::new(words.next().unwrap_or("false"));
-        child.args(words).env("DEBIAN_FRONTEND", "noninteractive");
-        // The package manager talks much; on a terminal a person may want to see it move.
-        if !terminal {
-            child.stdout(Stdio::null());
-        }
-        run::pass(&mut child).with_context(|| format!("install PostgreSQL with:\n    {shown}"))?;
-    }
-    Ok(())
-}
-
-fn exists(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    let steps: Vec<Step> = commands.iter().map(|line| Step::new(*line, *needs)).collect();
+    prepare::install(&format!("PostgreSQL {OLDEST} or newer"), &steps)
 }
 
 pub fn is_root() -> bool {
     run::read(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
-}
-
-fn sudo_asks_nothing() -> bool {
-    let mut sudo = Command::new("sudo");
-    sudo.args(["-n", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
-    sudo.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

@@ -114,11 +114,13 @@ impl Pen<'_> {
         client.batch_execute("PREPARE doubled AS SELECT $1::int * 2").await?;
         let insert = client.prepare(INSERT).await?;
         let mut next = 0;
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.ended.load(Ordering::SeqCst) {
             if !self.write(&mut client, &insert, &mut next).await {
                 return Ok(());
             }
-            tokio::time::sleep(PACE).await;
+            pace.tick().await;
         }
         let mark: String = client.query_one("SHOW written.mark", &[]).await?.get(0);
         let doubled: i32 = client.query_one("EXECUTE doubled(21)", &[]).await?.get(0);
