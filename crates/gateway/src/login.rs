@@ -11,6 +11,8 @@ pub mod inbox;
 pub mod md5;
 mod opening;
 pub mod random;
+#[cfg(test)]
+mod tests;
 pub mod to_server;
 
 use std::fmt;
