@@ -7,16 +7,16 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use protocol::admin::{MemberStatus, Refusal, Request, Response};
+use protocol::admin::{FrontEndStatus, MemberStatus, Refusal, Request, Response};
 use protocol::frame::{self, Decoder, Frame, Kind};
 use protocol::handshake::{Introduction, Refused, Role, Welcome};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::deployment::{Deployment, MemberEntry, PoolEntry};
+use crate::deployment::{Deployment, FrontEndEntry, MemberEntry, PoolEntry};
 use crate::output::hinted;
-use crate::picture::{Heard, Picture};
+use crate::picture::{Heard, HeardFrontEnd, Picture};
 
 /// How long a member may take to say how it is.
 pub const LOOK_DEADLINE: Duration = Duration::from_millis(1_000);
@@ -160,6 +160,52 @@ pub async fn look(
         Err(AskError::Silent { text, .. }) => Err(text),
         Err(AskError::Refused(refusal)) => Err(refusal.sentence),
     }
+}
+
+/// What the Front Ends of a pool say of themselves, asked side by side.
+pub async fn front_ends(
+    deployment: &Deployment,
+    pool: &PoolEntry,
+    deadline: Duration,
+) -> Vec<HeardFrontEnd> {
+    let mut asked = Vec::new();
+    for FrontEndEntry { name, address, .. } in deployment.front_ends_of(pool).cloned() {
+        let deployment = deployment.name.clone();
+        asked.push(tokio::task::spawn_local(async move {
+            let process = MemberEntry { name, address };
+            let answer = look_at_front_end(&deployment, &process, deadline).await;
+            HeardFrontEnd { name: process.name, address: process.address, answer }
+        }));
+    }
+    let mut heard = Vec::new();
+    for task in asked {
+        heard.extend(task.await);
+    }
+    heard
+}
+
+async fn look_at_front_end(
+    deployment: &str,
+    process: &MemberEntry,
+    deadline: Duration,
+) -> Result<FrontEndStatus, String> {
+    match ask(deployment, process, &Request::Status { pool: None }, deadline).await {
+        Ok(Response::FrontEnd(status)) => Ok(status),
+        Ok(_) => Err("it is no Front End: check the address in the deployment".to_owned()),
+        Err(AskError::Silent { text, .. }) => Err(text),
+        Err(AskError::Refused(refusal)) => Err(refusal.sentence),
+    }
+}
+
+/// A pool with its Front Ends, as `pool status` shows it.
+pub async fn whole_picture(
+    deployment: &Deployment,
+    pool: &PoolEntry,
+    deadline: Duration,
+) -> anyhow::Result<Picture> {
+    let members = picture_within(deployment, pool, deadline);
+    let (picture, heard) = tokio::join!(members, front_ends(deployment, pool, deadline));
+    Ok(picture?.with_front_ends(heard))
 }
 
 /// Asks all members of a pool side by side, and merges what they say.

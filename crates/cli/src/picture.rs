@@ -6,8 +6,8 @@
 //! makes is what `pool status --json` prints: see docs/json.md.
 
 use protocol::admin::{
-    AutomaticFailover, MemberStatus, MirrorStatus, MirroringState, Obstacle, Protection, Role,
-    SessionStatus,
+    AutomaticFailover, FrontEndStatus, MemberStatus, MirrorStatus, MirroringState, Obstacle,
+    Protection, Role, SessionStatus,
 };
 use serde::Serialize;
 
@@ -19,6 +19,14 @@ pub struct Heard {
     pub name: String,
     pub address: String,
     pub answer: Result<MemberStatus, String>,
+}
+
+/// What one Front End said, or why it said nothing.
+#[derive(Clone, Debug)]
+pub struct HeardFrontEnd {
+    pub name: String,
+    pub address: String,
+    pub answer: Result<FrontEndStatus, String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -51,6 +59,8 @@ pub struct Picture {
     pub obstacles: Vec<Obstacle>,
     pub alarms: Vec<AlarmPicture>,
     pub members: Vec<MemberPicture>,
+    /// Those that the deployment names. They have no part in the pool's state.
+    pub front_ends: Vec<FrontEndPicture>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -81,6 +91,16 @@ pub struct MemberPicture {
     pub pid: Option<u32>,
     pub uptime_ms: Option<u64>,
     pub session: Option<SessionStatus>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct FrontEndPicture {
+    pub name: String,
+    pub address: String,
+    pub answered: bool,
+    /// Why it did not answer.
+    pub problem: Option<String>,
+    pub status: Option<FrontEndStatus>,
 }
 
 impl MemberPicture {
@@ -127,7 +147,13 @@ impl Picture {
             not_replayed_bytes: not_replayed(mirror_seen, principal, &members),
             witness,
             members,
+            front_ends: Vec::new(),
         }
+    }
+
+    pub fn with_front_ends(mut self, heard: Vec<HeardFrontEnd>) -> Picture {
+        self.front_ends = heard.into_iter().map(front_end_picture).collect();
+        self
     }
 
     pub fn served(&self) -> bool {
@@ -173,6 +199,15 @@ fn member_picture(pool: &str, heard: Heard) -> MemberPicture {
             session: None,
         },
     }
+}
+
+fn front_end_picture(heard: HeardFrontEnd) -> FrontEndPicture {
+    let HeardFrontEnd { name, address, answer } = heard;
+    let (status, problem) = match answer {
+        Ok(status) => (Some(status), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    FrontEndPicture { name, address, answered: status.is_some(), problem, status }
 }
 
 fn claims(member: &MemberPicture) -> Option<(bool, u64)> {

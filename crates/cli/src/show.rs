@@ -1,6 +1,8 @@
 //! A pool's picture in words, for `pool status` and for the demo's live view.
 
-use protocol::admin::{CopyProgress, MirroringState, PostgresStatus, Protection, Role};
+use protocol::admin::{
+    CopyProgress, FrontEndMode, FrontEndStatus, MirroringState, PostgresStatus, Protection, Role,
+};
 
 use crate::output::{Colour, Table};
 use crate::picture::{MemberPicture, Picture, State, role_words};
@@ -77,6 +79,10 @@ pub fn picture(picture: &Picture, colour: Colour) -> String {
     text.push_str(&facts.to_string());
     text.push('\n');
     text.push_str(&members(picture, colour));
+    if !picture.front_ends.is_empty() {
+        text.push('\n');
+        text.push_str(&front_ends(picture, colour));
+    }
     text
 }
 
@@ -139,6 +145,68 @@ fn members(picture: &Picture, colour: Colour) -> String {
         notes.push_str(&note(member, postgres, colour));
     }
     if notes.is_empty() { table.to_string() } else { format!("{table}\n{notes}") }
+}
+
+fn front_ends(picture: &Picture, colour: Colour) -> String {
+    let head = ["  FRONT END", "MODE", "SINCE", "ADDRESS", "CLIENT SESSIONS", "SERVER"];
+    let mut table = Table::new(&head);
+    let mut notes = String::new();
+    for one in &picture.front_ends {
+        let name = format!("  {}", one.name);
+        let Some(status) = &one.status else {
+            let row = [name, colour.bad("no answer"), "-".to_owned(), one.address.clone()];
+            table.row(row.into());
+            let problem = one.problem.as_deref().unwrap_or_default();
+            notes.push_str(&format!("  {} {}: {problem}\n", colour.warning("note:"), one.name));
+            continue;
+        };
+        table.row(vec![
+            name,
+            mode(status.mode, colour),
+            format!("{} ago", span(status.mode_for_ms)),
+            status.listen.clone(),
+            client_sessions(status),
+            server_behind(status),
+        ]);
+        if status.mode != FrontEndMode::Normal {
+            let label = colour.warning("note:");
+            notes.push_str(&format!("  {label} {}: {}\n", one.name, status.sentence));
+        }
+    }
+    if notes.is_empty() { table.to_string() } else { format!("{table}\n{notes}") }
+}
+
+fn mode(mode: FrontEndMode, colour: Colour) -> String {
+    match mode {
+        FrontEndMode::Normal => "normal".to_owned(),
+        FrontEndMode::WithoutPrincipal => colour.warning("without a principal"),
+        FrontEndMode::StandbyReads => colour.warning("reads from a standby"),
+        FrontEndMode::Resiliency => colour.bad("RESILIENCY"),
+    }
+}
+
+fn client_sessions(status: &FrontEndStatus) -> String {
+    let sessions = status.client_sessions;
+    let mut words = vec![sessions.all.to_string()];
+    if sessions.active > 0 {
+        words.push(format!("{} active", sessions.active));
+    }
+    if sessions.held > 0 {
+        words.push(format!("{} held", sessions.held));
+    }
+    words.join(", ")
+}
+
+/// Who answers its clients.
+fn server_behind(status: &FrontEndStatus) -> String {
+    match (&status.principal, &status.standby) {
+        (Some(principal), _) if principal.handing_over => {
+            format!("{}, handing over", principal.server)
+        }
+        (Some(principal), _) => principal.server.clone(),
+        (None, Some(standby)) => format!("{} (standby)", standby.server),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 fn role(member: &MemberPicture, colour: Colour) -> String {

@@ -30,7 +30,7 @@ pub async fn show(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let picture = admin::picture_within(&deployment, pool, LOOK_DEADLINE).await?;
+        let picture = admin::whole_picture(&deployment, pool, LOOK_DEADLINE).await?;
         match &mut screen {
             Some(screen) => {
                 let environment = environment.as_deref();

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::counted::{Difference, InDoubt};
 use super::writer::{Acknowledged, Kept};
+use crate::args::DrillArgs;
 use crate::output::{Colour, Table};
 
 /// A span that a busy disk or processor makes on its own.
@@ -25,12 +27,16 @@ pub struct Report {
     pub pool: String,
     pub fault: &'static str,
     pub profile: String,
+    /// `direct` or `gateway`.
+    pub through: &'static str,
     pub runs: Vec<Run>,
     pub median_outage_ms: f64,
     pub lost: u64,
+    /// Everything that contradicts what clients were told; `lost` is part of it.
+    pub wrong: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Run {
     pub outage_ms: f64,
     pub acknowledged: u64,
@@ -39,6 +45,38 @@ pub struct Run {
     pub mirrored_again_ms: u64,
     pub term_before: u64,
     pub term_after: u64,
+    /// What the clients of the Front End saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<ThroughGateway>,
+}
+
+/// What a crowd of clients saw of a run.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ThroughGateway {
+    pub clients: u64,
+    /// Clients that had a row acknowledged after the fault.
+    pub went_on: u64,
+    /// Transactions and log-ins that did not end well, by SQLSTATE.
+    pub errors: BTreeMap<String, u64>,
+    pub connections_lost: u64,
+    /// The longest wait for the answer to one statement, from the fault on.
+    pub longest_wait_ms: f64,
+    pub present_though_failed: u64,
+    pub torn: u64,
+    /// Clients that kept their connection and lost what they had set on it.
+    pub settings_lost: u64,
+    /// By the Front Ends' own account.
+    pub front_end: Option<Difference>,
+}
+
+impl Run {
+    /// How often something contradicts what clients were told.
+    fn wrong(&self) -> u64 {
+        let more = self.gateway.as_ref().map_or(0, |seen| {
+            self.duplicated + seen.present_though_failed + seen.torn + seen.settings_lost
+        });
+        self.lost + more
+    }
 }
 
 /// When what happened in a run.
@@ -98,11 +136,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Report {
-    pub fn new(pool: &str, fault: &'static str, profile: &str, runs: Vec<Run>) -> Report {
+    pub fn new(args: &DrillArgs, profile: &str, runs: Vec<Run>) -> Report {
         Report {
-            pool: pool.to_owned(),
-            fault,
+            pool: args.pool.clone(),
+            fault: args.fault.name(),
             profile: profile.to_owned(),
+            through: args.through.name(),
+            wrong: runs.iter().map(Run::wrong).sum(),
             median_outage_ms: median(runs.iter().map(|run| run.outage_ms).collect()),
             lost: runs.iter().map(|run| run.lost).sum(),
             runs,
@@ -134,15 +174,87 @@ impl Report {
                 format!("{} -> {}", run.term_before, run.term_after),
             ]);
         }
-        let verdict = match self.lost {
-            0 => colour.good("no acknowledged row was lost"),
-            count => colour.bad(&format!("{count} ACKNOWLEDGED ROWS WERE LOST")),
+        let verdict = match (self.lost, self.wrong) {
+            (0, 0) => colour.good("no acknowledged row was lost"),
+            (0, count) => colour.bad(&format!("{count} WRONG ANSWERS")),
+            (count, _) => colour.bad(&format!("{count} ACKNOWLEDGED ROWS WERE LOST")),
         };
         format!(
-            "{} on {} ({} profile)\n\n{table}\nmedian write outage: {:.1} ms; {verdict}\n",
-            self.fault, self.pool, self.profile, self.median_outage_ms
+            "{} on {} ({} profile)\n\n{table}{}\nmedian write outage: {:.1} ms; {verdict}\n",
+            self.fault,
+            self.pool,
+            self.profile,
+            self.clients(colour),
+            self.median_outage_ms
         )
     }
+
+    /// What the clients of the Front End saw; empty if there were none.
+    fn clients(&self, colour: Colour) -> String {
+        let head = [
+            "RUN",
+            "CLIENTS",
+            "ERRORS",
+            "CONNECTIONS LOST",
+            "LONGEST WAIT",
+            "HELD",
+            "IN DOUBT",
+            "RESTORED",
+            "ENDED",
+            "WRONG",
+        ];
+        let mut table = Table::new(&head);
+        let mut seen = 0;
+        for (index, run) in self.runs.iter().enumerate() {
+            let Some(clients) = &run.gateway else { continue };
+            seen += 1;
+            let counted = |value: fn(&Difference) -> String| {
+                clients.front_end.as_ref().map_or("-".to_owned(), value)
+            };
+            table.row(vec![
+                (index + 1).to_string(),
+                went_on(clients, colour),
+                errors(&clients.errors),
+                clients.connections_lost.to_string(),
+                format!("{:.1} ms", clients.longest_wait_ms),
+                counted(|counted| counted.held.to_string()),
+                counted(in_doubt),
+                counted(|counted| counted.sessions_restored.to_string()),
+                counted(|counted| counted.sessions_ended.to_string()),
+                match run.wrong() {
+                    0 => colour.good("0"),
+                    count => colour.bad(&count.to_string()),
+                },
+            ]);
+        }
+        if seen == 0 { String::new() } else { format!("\n{table}") }
+    }
+}
+
+fn went_on(clients: &ThroughGateway, colour: Colour) -> String {
+    if clients.went_on == clients.clients {
+        return clients.clients.to_string();
+    }
+    colour.bad(&format!("{} of {} went on", clients.went_on, clients.clients))
+}
+
+/// Such as `none`, or `12 x 40001, 1 x 08007`.
+fn errors(errors: &BTreeMap<String, u64>) -> String {
+    let words: Vec<String> =
+        errors.iter().map(|(state, count)| format!("{count} x {state}")).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+/// Such as `3 committed, 1 not`.
+fn in_doubt(counted: &Difference) -> String {
+    let InDoubt { committed, not_committed, unknown } = counted.in_doubt;
+    let parts = [(committed, "committed"), (not_committed, "not"), (unknown, "unknown")];
+    let words: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
 #[cfg(test)]
@@ -200,5 +312,72 @@ mod tests {
         assert_eq!(median(vec![4.0, 1.0, 3.0]), 3.0);
         assert_eq!(median(vec![4.0, 1.0]), 2.5);
         assert_eq!(median(Vec::new()), 0.0);
+    }
+
+    fn through_gateway(outcome: ThroughGateway) -> Report {
+        let run = Run {
+            outage_ms: 812.5,
+            acknowledged: 5210,
+            lost: 0,
+            duplicated: 0,
+            mirrored_again_ms: 1900,
+            term_before: 3,
+            term_after: 4,
+            gateway: Some(outcome),
+        };
+        Report {
+            pool: "pool01".to_owned(),
+            fault: "crash",
+            profile: "standard".to_owned(),
+            through: "gateway",
+            median_outage_ms: run.outage_ms,
+            lost: run.lost,
+            wrong: run.wrong(),
+            runs: vec![run],
+        }
+    }
+
+    #[test]
+    fn what_clients_of_the_front_end_saw_reads_well() {
+        let told = ThroughGateway {
+            clients: 20,
+            went_on: 20,
+            errors: BTreeMap::from([("40001".to_owned(), 9), ("08007".to_owned(), 1)]),
+            connections_lost: 0,
+            longest_wait_ms: 903.1,
+            present_though_failed: 0,
+            torn: 0,
+            settings_lost: 0,
+            front_end: Some(Difference {
+                held: 11,
+                in_doubt: InDoubt { committed: 3, not_committed: 4, unknown: 1 },
+                sessions_restored: 20,
+                ..Difference::default()
+            }),
+        };
+        expect_test::expect![[r#"
+            crash on pool01 (standard profile)
+
+            RUN  WRITE OUTAGE  ACKNOWLEDGED  LOST  DUPLICATED  MIRRORED AGAIN  TERM
+            1    812.5 ms      5210          0     0           after 1900 ms   3 -> 4
+
+            RUN  CLIENTS  ERRORS                CONNECTIONS LOST  LONGEST WAIT  HELD  IN DOUBT                       RESTORED  ENDED  WRONG
+            1    20       1 x 08007, 9 x 40001  0                 903.1 ms      11    3 committed, 4 not, 1 unknown  20        0      0
+
+            median write outage: 812.5 ms; no acknowledged row was lost
+        "#]].assert_eq(&through_gateway(told.clone()).text(Colour::Off));
+        let lied =
+            ThroughGateway { went_on: 19, present_though_failed: 2, front_end: None, ..told };
+        expect_test::expect![[r#"
+            crash on pool01 (standard profile)
+
+            RUN  WRITE OUTAGE  ACKNOWLEDGED  LOST  DUPLICATED  MIRRORED AGAIN  TERM
+            1    812.5 ms      5210          0     0           after 1900 ms   3 -> 4
+
+            RUN  CLIENTS           ERRORS                CONNECTIONS LOST  LONGEST WAIT  HELD  IN DOUBT  RESTORED  ENDED  WRONG
+            1    19 of 20 went on  1 x 08007, 9 x 40001  0                 903.1 ms      -     -         -         -      2
+
+            median write outage: 812.5 ms; 2 WRONG ANSWERS
+        "#]].assert_eq(&through_gateway(lied).text(Colour::Off));
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use protocol::admin::Request;
 use tokio_postgres::{Config, NoTls};
 
-use super::writer::{self, Writer};
+use super::counted::Counted;
+use super::writer;
 use crate::admin;
-use crate::args::{DrillArgs, Fault};
+use crate::args::{DrillArgs, Fault, Through};
 use crate::clock;
 use crate::demo::fault::{Target, restart};
 use crate::demo::plan::{MemberFiles, Plan};
@@ -25,6 +26,8 @@ const LOOK_DEADLINE: Duration = Duration::from_millis(150);
 const RESUME_DEADLINE: Duration = Duration::from_secs(90);
 /// How long the pool may take to be mirrored (again).
 const READY_DEADLINE: Duration = Duration::from_secs(300);
+/// A Front End is asked for what it has counted, while nothing is wrong.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 const FEW_SECONDS: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -33,7 +36,10 @@ pub struct Scene {
     pool: PoolEntry,
     demo: Option<(PathBuf, Plan)>,
     pub profile: String,
+    /// The servers themselves, as far as they are known; otherwise the Front End.
     pub hosts: Vec<Config>,
+    /// The Front End, if the clients write through it.
+    pub door: Option<Config>,
     /// What the last fault hit. Cells, because a run only borrows the scene.
     struck: std::cell::RefCell<Option<Target>>,
 }
@@ -54,16 +60,8 @@ impl Scene {
                 "rehearse an ordered failover: backstay drill POOL manual --connect URL",
             ));
         }
-        let connect = match (&args.connect, &demo) {
-            (Some(given), _) => given.clone(),
-            (None, Some((_, plan))) => plan.connection_strings().uri,
-            (None, None) => {
-                return Err(hinted(
-                    "the drill does not know how its clients connect",
-                    "name all hosts: --connect \"postgresql://USER@HOST1,HOST2/DATABASE\"",
-                ));
-            }
-        };
+        let plan = demo.as_ref().map(|(_, plan)| plan);
+        let (hosts, door) = addresses(args, plan)?;
         let lost_for_good = matches!(args.fault, Fault::Crash | Fault::HostLoss | Fault::Freeze);
         if pool.witness.is_none() && (lost_for_good || args.fault == Fault::WitnessLoss) {
             return Err(hinted(
@@ -74,11 +72,18 @@ impl Scene {
         Ok(Scene {
             deployment: found.deployment.clone(),
             profile: pool.profile.clone().unwrap_or_else(|| "unknown".to_owned()),
-            hosts: writer::hosts_of(&connect)?,
+            hosts,
+            door,
             pool,
             demo,
             struck: std::cell::RefCell::new(None),
         })
+    }
+
+    /// What the pool's Front Ends have counted, together; `None` if one of them does not answer.
+    pub async fn counted(&self) -> Option<Counted> {
+        let front_ends = admin::front_ends(&self.deployment, &self.pool, ANSWER_DEADLINE).await;
+        Counted::of(front_ends.into_iter().map(|front_end| front_end.answer))
     }
 
     pub async fn look(&self) -> anyhow::Result<Picture> {
@@ -186,7 +191,7 @@ impl Scene {
         &self,
         fault: Fault,
         before: &Picture,
-        free: &Writer,
+        last: impl Fn() -> Option<Instant>,
     ) -> anyhow::Result<()> {
         let effect = |picture: &Picture| match fault {
             Fault::Manual | Fault::Crash | Fault::HostLoss | Fault::Freeze => {
@@ -200,7 +205,7 @@ impl Scene {
         self.look_until("writes go on after the fault", RESUME_DEADLINE, effect).await?;
         let seen: Instant = clock::now();
         self.wait_for("a row is acknowledged after the fault", || {
-            free.progress().last.is_some_and(|last| last > seen)
+            last().is_some_and(|last| last > seen)
         })
         .await
     }
@@ -221,5 +226,40 @@ impl Scene {
             }
         }
         Ok(true)
+    }
+}
+
+/// Where the servers are, and where the Front End is if the clients write through it.
+fn addresses(
+    args: &DrillArgs,
+    plan: Option<&Plan>,
+) -> anyhow::Result<(Vec<Config>, Option<Config>)> {
+    let servers = plan.map(|plan| plan.connection_strings().uri);
+    match args.through {
+        Through::Direct => {
+            let connect = args.connect.clone().or(servers).ok_or_else(|| {
+                hinted(
+                    "the drill does not know how its clients connect",
+                    "name all hosts: --connect \"postgresql://USER@HOST1,HOST2/DATABASE\"",
+                )
+            })?;
+            Ok((writer::hosts_of(&connect)?, None))
+        }
+        Through::Gateway => {
+            let known = plan.and_then(Plan::front_end_strings).map(|strings| strings.uri);
+            let connect = args.connect.clone().or(known).ok_or_else(|| {
+                hinted(
+                    "the drill does not know where the Front End is",
+                    "name its address: --connect \"postgresql://USER@HOST/DATABASE\"\n\
+                     (an older demo gets a Front End when it is started again)",
+                )
+            })?;
+            let door = writer::any_of(&connect)?;
+            let hosts = match &servers {
+                Some(servers) => writer::hosts_of(servers)?,
+                None => vec![door.clone()],
+            };
+            Ok((hosts, Some(door)))
+        }
     }
 }

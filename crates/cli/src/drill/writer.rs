@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -247,6 +248,14 @@ pub fn hosts_of(connect: &str) -> anyhow::Result<Vec<Config>> {
     }
     anyhow::ensure!(!hosts.is_empty(), "the connection string names no host");
     Ok(hosts)
+}
+
+/// The first host of `connect`, whoever it is.
+pub fn any_of(connect: &str) -> anyhow::Result<Config> {
+    let mut hosts = hosts_of(connect)?.into_iter();
+    let mut one = hosts.next().context("the connection string names no host")?;
+    one.target_session_attrs(TargetSessionAttrs::Any);
+    Ok(one)
 }
 
 /// The same host, whatever it takes: for the client that stays pinned to it.

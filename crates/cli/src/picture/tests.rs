@@ -2,6 +2,10 @@
 
 use super::*;
 use expect_test::expect;
+use protocol::admin::{
+    ClientSessionCounts, FrontEndCounters, FrontEndMode, FrontEndPrincipal, FrontEndStandby,
+    ServerConnectionCounts,
+};
 
 fn pool() -> PoolEntry {
     PoolEntry {
@@ -202,4 +206,68 @@ fn a_lost_witness_is_an_alarm_and_a_copy_shows_its_progress() {
           problem: be2: the volume is nearly full
           hint: make room
     "#]].assert_eq(&crate::show::picture(&picture, crate::output::Colour::Off));
+}
+
+fn front_end(mode: FrontEndMode, principal: Option<FrontEndPrincipal>) -> FrontEndStatus {
+    FrontEndStatus {
+        name: "fe1".to_owned(),
+        deployment: "demo".to_owned(),
+        pool: "pool01".to_owned(),
+        version: "0.1.0".to_owned(),
+        pid: 9,
+        uptime_ms: 70_000,
+        listen: "10.0.0.9:5432".to_owned(),
+        mode,
+        mode_since_ms: 1_795_000_000_000,
+        mode_since: "2026-11-18T11:06:40.000Z".to_owned(),
+        mode_for_ms: 61_000,
+        without_principal_ms: None,
+        sentence: "nobody has served the pool for 1 min: 3 client sessions wait".to_owned(),
+        principal,
+        standby: Some(FrontEndStandby {
+            server: "be2".to_owned(),
+            address: "10.0.0.2:5432".to_owned(),
+            complete: true,
+        }),
+        highest_term: 4,
+        servers: Vec::new(),
+        client_sessions: ClientSessionCounts { all: 12, active: 4, held: 3, with_server: 5 },
+        server_connections: ServerConnectionCounts::default(),
+        counters: FrontEndCounters::default(),
+    }
+}
+
+#[test]
+fn front_ends_are_shown_below_the_members_and_change_no_state() {
+    let heard_front_end = |name: &str, answer: Result<FrontEndStatus, String>| HeardFrontEnd {
+        name: name.to_owned(),
+        address: "10.0.0.9:7022".to_owned(),
+        answer,
+    };
+    let principal = FrontEndPrincipal {
+        server: "be1".to_owned(),
+        address: "10.0.0.1:5432".to_owned(),
+        term: 4,
+        timeline: 2,
+        handing_over: false,
+        lease_left_ms: 1_500,
+    };
+    let mut be1 = session("be1", "principal", true, 4, "mirrored");
+    be1.postgres = Some(postgres("primary", 5432));
+    let picture = Picture::of(&pool(), vec![heard("be1", Some(be1))]).with_front_ends(vec![
+        heard_front_end("fe1", Ok(front_end(FrontEndMode::Normal, Some(principal)))),
+        heard_front_end("fe2", Ok(front_end(FrontEndMode::StandbyReads, None))),
+        heard_front_end("fe3", Err("it is not reached".to_owned())),
+    ]);
+    assert_eq!(picture.state, State::Mirrored);
+    let shown = crate::show::picture(&picture, crate::output::Colour::Off);
+    expect![[r#"
+          FRONT END  MODE                  SINCE          ADDRESS        CLIENT SESSIONS       SERVER
+          fe1        normal                1 min 1 s ago  10.0.0.9:5432  12, 4 active, 3 held  be1
+          fe2        reads from a standby  1 min 1 s ago  10.0.0.9:5432  12, 4 active, 3 held  be2 (standby)
+          fe3        no answer             -              10.0.0.9:7022
+
+          note: fe2: nobody has served the pool for 1 min: 3 client sessions wait
+          note: fe3: it is not reached
+    "#]].assert_eq(&shown[shown.find("  FRONT END").unwrap()..]);
 }

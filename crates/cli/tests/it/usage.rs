@@ -144,6 +144,27 @@ fn faults_are_played_on_a_demo_only() {
 }
 
 #[test]
+fn a_drill_through_the_gateway_asks_for_its_address() {
+    check(
+        GOOD,
+        &["drill", "pool01", "manual", "--through", "gateway"],
+        expect![[r#"
+        error: the drill does not know where the Front End is
+        hint: name its address: --connect "postgresql://USER@HOST/DATABASE"
+              (an older demo gets a Front End when it is started again)
+    "#]],
+    );
+    check(
+        GOOD,
+        &["drill", "pool01", "manual", "--clients", "5"],
+        expect![[r#"
+        error: --clients is the number of clients that write through the gateway
+        hint: add --through gateway
+    "#]],
+    );
+}
+
+#[test]
 fn a_pool_whose_members_are_gone_is_shown_as_not_served() {
     let place = Place::new("gone");
     let file = place.write("deployment.toml", GOOD);

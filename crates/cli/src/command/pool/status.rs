@@ -38,7 +38,7 @@ pub async fn run(
 async fn look(deployment: &Deployment, pools: &[&PoolEntry]) -> anyhow::Result<Vec<Picture>> {
     let mut pictures = Vec::new();
     for pool in pools {
-        pictures.push(admin::picture(deployment, pool).await?);
+        pictures.push(admin::whole_picture(deployment, pool, admin::LOOK_DEADLINE).await?);
     }
     Ok(pictures)
 }
