@@ -22,9 +22,9 @@ pub fn witness(args: &WitnessArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub fn front_end(args: &FrontEndArgs) -> anyhow::Result<ExitCode> {
-    let _config = gateway::config::FrontEnd::load(&args.config)?;
+    let config = gateway::config::FrontEnd::load(&args.config)?;
     let _log = output::log()?;
-    anyhow::bail!("this build has no gateway yet")
+    run(async |end| Ok(gateway::run(config, end).await?))
 }
 
 /// Runs a process until it ends by itself or a signal asks it to.
