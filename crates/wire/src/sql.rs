@@ -39,15 +39,16 @@ pub enum Kind {
     /// Reads (SELECT, VALUES, TABLE, SHOW, EXPLAIN, FETCH, MOVE, COPY … TO STDOUT): it may be
     /// repeated, if `calls` is false or what it calls only reads.
     Read,
-    /// A SELECT that locks rows (FOR UPDATE and its like): it has a transaction id, but changes
-    /// nothing, and may be repeated outside of a transaction.
+    /// A SELECT that locks rows (FOR UPDATE and its like) and calls nothing unknown: it has a
+    /// transaction id, but changes nothing, and may be repeated outside of a transaction.
     LockRead,
     /// Changes something and can run in a transaction: the hidden question for the transaction id
     /// may precede it within the same implicit transaction.
     Write,
     /// COPY … FROM STDIN: a write whose data follow.
     CopyIn,
-    /// Changes the client session only: SET, RESET, LISTEN, PREPARE, DECLARE and their like.
+    /// Changes the client session only: SET, RESET, LISTEN, PREPARE, DECLARE and their like; or
+    /// several statements of which some do that, the others read, and none calls anything unknown.
     Session,
     /// BEGIN or START TRANSACTION, and what is written there.
     Begin { read_only: bool, serializable: bool },

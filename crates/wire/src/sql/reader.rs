@@ -51,6 +51,8 @@ pub(super) struct Reader<'a> {
     /// The last three tokens, the newest first.
     seen: [Seen<'a>; 3],
     config: Config,
+    /// Something is called that may change something.
+    runs_unknown: bool,
     /// It is not certain where statements end.
     doubt: bool,
 }
@@ -73,6 +75,7 @@ impl<'a> Reader<'a> {
             statement: Statement::NEW,
             seen: [Seen::NONE; 3],
             config: Config::None,
+            runs_unknown: false,
             doubt: false,
         }
     }
@@ -318,11 +321,18 @@ impl<'a> Reader<'a> {
         }
         let known = !qualified || schema.token.text.eq_ignore_ascii_case(b"pg_catalog");
         match call(name.token.text) {
-            Call::Reads => self.found.calls |= !known,
-            Call::Unknown => self.found.calls = true,
+            Call::Reads => {
+                self.found.calls |= !known;
+                self.statement.marks.set_if(!known, Marks::CALLS);
+            }
+            Call::Unknown => {
+                self.found.calls = true;
+                self.statement.marks.set(Marks::CALLS);
+            }
             Call::Touches(touches) => {
                 self.found.calls = true;
                 self.found.touches |= touches;
+                self.statement.marks.set(Marks::CALLS);
             }
             Call::SetConfig => {
                 self.found.calls = true;
@@ -357,6 +367,7 @@ impl<'a> Reader<'a> {
             return;
         }
         let kind = statement.kind();
+        self.runs_unknown |= statement.marks.has(Marks::CALLS);
         self.found.touches |= statement.touches(kind);
         self.found.sets_unnamed |= statement.updates_settings();
         self.found.serializable |= statement.asks_for_serializable();
@@ -369,7 +380,7 @@ impl<'a> Reader<'a> {
             }
             Count::One | Count::Many => {
                 self.found.count = Count::Many;
-                self.found.kind = together(self.found.kind, kind);
+                self.found.kind = together(self.found.kind, kind, self.runs_unknown);
                 self.found.gid = None;
             }
         }
@@ -389,12 +400,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What two statements in one text do.
-fn together(one: Kind, other: Kind) -> Kind {
+/// What two statements in one text do. Reads keep their own flag for what they call.
+fn together(one: Kind, other: Kind, runs_unknown: bool) -> Kind {
     let is_light = |kind| matches!(kind, Kind::Read | Kind::Session);
     if one == Kind::Read && other == Kind::Read {
         Kind::Read
-    } else if is_light(one) && is_light(other) {
+    } else if is_light(one) && is_light(other) && !runs_unknown {
         Kind::Session
     } else {
         Kind::Opaque

@@ -38,6 +38,8 @@ impl Marks {
     pub const SET_CONFIG: u32 = 1 << 20;
     /// A literal stands right after the first two words.
     pub const GID: u32 = 1 << 21;
+    /// A call of something that may change something.
+    pub const CALLS: u32 = 1 << 22;
 
     pub fn set(&mut self, mark: u32) {
         self.0 |= mark;
@@ -140,6 +142,10 @@ impl Statement<'_> {
             | Verb::Analyze => Kind::Write,
             Verb::Create | Verb::Alter | Verb::Drop => self.kind_of_definition(),
             Verb::Set if is_for_the_transaction(self.word(1)) => Kind::Savepoint,
+            // With HOLD the query runs to its end when the cursor's transaction commits.
+            Verb::Declare if self.marks.has(Marks::HOLD) && self.marks.has(Marks::CALLS) => {
+                Kind::Write
+            }
             Verb::Set
             | Verb::Reset
             | Verb::Listen
@@ -180,6 +186,9 @@ impl Statement<'_> {
         if marks.has(Marks::SLOT) {
             Kind::Opaque
         } else if marks.has(Marks::INTO) || marks.has(Marks::WITH) && marks.has(Marks::CHANGES) {
+            Kind::Write
+        } else if marks.has(Marks::LOCKS) && marks.has(Marks::CALLS) {
+            // It takes a transaction id in any case, by which its outcome can be looked up.
             Kind::Write
         } else if marks.has(Marks::LOCKS) {
             Kind::LockRead

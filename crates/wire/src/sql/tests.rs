@@ -56,7 +56,7 @@ const READS: &[&str] = &[
 
 pub(super) const WRITES: &[&str] = &[
     "insert into t values (1)",
-    "insert into t(a) select a from s on conflict do update set a = 1 returning *",
+    "insert into t(a) select a from s on conflict (a) do update set a = 1 returning *",
     "update t set a = 1",
     "delete from t",
     "merge into t using s on t.a = s.a when matched then delete",
@@ -88,6 +88,8 @@ pub(super) const WRITES: &[&str] = &[
     "explain analyze create table t as select 1",
     "explain analyse with x as (update t set a = 1 returning *) select * from x",
     "refresh materialized view v",
+    "select f() from t for update",
+    "declare c cursor with hold for select f()",
     "comment on table t is 'a;b'",
     "lock table t",
     "analyze t",
@@ -230,10 +232,14 @@ fn texts_are_counted() {
     check("select 1; select 2", Count::Many, Kind::Read);
     check("set a = 1; select 2;", Count::Many, Kind::Session);
     check("set a = 1; set b = 2;", Count::Many, Kind::Session);
+    check("select f(); select 1", Count::Many, Kind::Read);
+    check("set a = 1; select set_config('b', 'c', false)", Count::Many, Kind::Session);
     for text in [
         "select 1; delete from t",
         "delete from t; select 1",
         "begin; select 1; commit",
+        "set a = 1; select f()",
+        "select nextval('s'); reset a",
         "begin; commit",
         "select 1; select 1 for update",
         "insert into t values (1); insert into t values (2)",
@@ -295,7 +301,7 @@ fn calls_are_seen() {
         "select count(*), now(), pg_catalog.max(a), coalesce(a, (b)) from t where a in (1, 2)",
         "values (1), (2)",
         "select a::varchar(3), a::public_type(3), cast(a as vector(3)) from t",
-        "with a as materialized (select 1) select * from a join b using (c) where exists (select 1)",
+        "with a as materialized (select 1) select * from a join b using (c) where exists (table t)",
         "select rank() over (partition by (a) order by (b)) from t group by (a), rollup (b)",
         "select 'f()'",
         "explain (analyze) select 1",
