@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use protocol::admin::words::Code;
 use protocol::admin::{PostgresState, Refusal, Route, RoutePostgres, RoutePromotion};
-use session::{Boundary, Instant, Member, Protection, Term, View};
+use session::{Boundary, Durable, Instant, Member, Promotion, Protection, Term, View};
 use tokio::sync::watch;
 
 use crate::config::Part;
@@ -40,7 +40,7 @@ pub(crate) fn post(seat: &Seat, now: Instant) {
     let view = seat.session.view(now);
     let settled = seat.queue.is_empty();
     post.send_if_modified(|posted| {
-        let next = posted.after(&view, seat, settled, now);
+        let next = posted.after(&view, seat.session.durable(), seat.part.me, settled, now);
         let changed = next != *posted;
         *posted = next;
         changed
@@ -49,38 +49,46 @@ pub(crate) fn post(seat: &Seat, now: Instant) {
 
 impl Posted {
     /// `settled`: all that the session has in memory is on disk.
-    fn after(&self, view: &View, seat: &Seat, settled: bool, now: Instant) -> Posted {
-        let mut next = if settled { Posted::of(view, seat) } else { self.clone() };
+    fn after(
+        &self,
+        view: &View,
+        durable: &Durable,
+        me: Member,
+        settled: bool,
+        now: Instant,
+    ) -> Posted {
+        let mut next = if settled { Posted::of(view, durable, me) } else { self.clone() };
         let term = view.record.map(|record| record.id.term);
         next.serving = view.serving && term == Some(next.term);
         next.lease_end = view.lease_left.filter(|_| next.serving).map(|left| now.after(left));
         next
     }
 
-    fn of(view: &View, seat: &Seat) -> Posted {
+    fn of(view: &View, durable: &Durable, me: Member) -> Posted {
         let Some(record) = view.record else {
             return Posted { promise: view.promise, ..Posted::default() };
         };
-        let is_principal = Member::Partner(record.principal) == seat.part.me;
+        let is_principal = Member::Partner(record.principal) == me;
         let holds_all = is_principal || record.protection == Protection::Mirrored;
-        let promotions = seat.session.durable().promotions.values();
         Posted {
             promise: view.promise,
             term: record.id.term,
             complete: holds_all && view.data.is_some_and(|data| data.valid && !data.touched),
-            promotions: promotions
-                .map(|promotion| RoutePromotion {
-                    term: promotion.term.0,
-                    timeline: promotion.timeline.0,
-                    boundary: match promotion.boundary {
-                        Boundary::Known(xid) => Some(xid.0),
-                        Boundary::Unknown => None,
-                    },
-                    established: promotion.established,
-                })
-                .collect(),
+            promotions: durable.promotions.values().map(told).collect(),
             ..Posted::default()
         }
+    }
+}
+
+fn told(promotion: &Promotion) -> RoutePromotion {
+    RoutePromotion {
+        term: promotion.term.0,
+        timeline: promotion.timeline.0,
+        boundary: match promotion.boundary {
+            Boundary::Known(xid) => Some(xid.0),
+            Boundary::Unknown => None,
+        },
+        established: promotion.established,
     }
 }
 
@@ -244,5 +252,120 @@ impl Following {
             timeline: timeline.0,
             complete: complete && state == PostgresState::Standby,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use session::{Data, Identity, Partner, Record, Session, Timeline, Timing};
+
+    use super::*;
+    use crate::postgres::Admitted;
+
+    const TERM: Term = Term(4);
+    const NOW: Instant = Instant::from_micros(1_000_000);
+
+    fn posted() -> Posted {
+        let lease_end = Some(NOW.after(Duration::from_micros(1_700)));
+        Posted { term: TERM, serving: true, lease_end, complete: true, ..Posted::default() }
+    }
+
+    fn condition() -> Condition {
+        let timelines = vec![Timeline(1), Timeline(4)];
+        let admitted = Some(Admitted { term: TERM, timelines });
+        Condition { state: State::Standby, open: true, admitted, ..Condition::default() }
+    }
+
+    fn route(posted: &Posted, condition: &Condition, now: Instant) -> Route {
+        let source = Source {
+            member: "be1".to_owned(),
+            host: "10.0.0.1".to_owned(),
+            port: 5432,
+            posted: watch::channel(posted.clone()).1,
+            condition: watch::channel(condition.clone()).1,
+            roll: Roll::default(),
+        };
+        let routes = Routes([("pool01".to_owned(), Some(source))].into());
+        routes.follow("pool01").unwrap().news(now).unwrap()
+    }
+
+    #[test]
+    fn no_more_of_a_lease_is_told_than_there_is() {
+        let at = |micros| {
+            let route = route(&posted(), &condition(), NOW.after(Duration::from_micros(micros)));
+            (route.serving, route.lease_left_ms)
+        };
+        assert_eq!(at(0), (true, Some(1)));
+        assert_eq!(at(1_699), (true, Some(0)));
+        assert_eq!(at(1_700), (false, None), "nobody has woken the session yet");
+    }
+
+    #[test]
+    fn a_principal_serves_only_once_it_lets_clients_in_in_this_very_term() {
+        let serves = |condition: &Condition| route(&posted(), condition, NOW).serving;
+        let good = condition();
+        assert!(serves(&good));
+        let told = route(&posted(), &good, NOW);
+        assert_eq!(told.timelines, [1, 4]);
+        let postgres = told.postgres.unwrap();
+        assert_eq!((postgres.state, postgres.complete), (PostgresState::Primary, false));
+        assert!(!serves(&Condition { open: false, ..good.clone() }));
+        assert!(!serves(&Condition { admitted: None, ..good.clone() }));
+        let former = good.admitted.clone().map(|admitted| Admitted { term: Term(2), ..admitted });
+        assert!(!serves(&Condition { admitted: former, ..good }));
+    }
+
+    #[test]
+    fn a_server_that_clients_do_not_reach_is_not_told() {
+        let open = Condition { admitted: None, ..condition() };
+        let posted = Posted { serving: false, ..posted() };
+        let standby = route(&posted, &open, NOW).postgres.unwrap();
+        assert_eq!((standby.state, standby.complete), (PostgresState::Standby, true));
+        for away in [
+            Condition { open: false, ..open.clone() },
+            Condition { state: State::Stopped, ..open.clone() },
+            Condition { state: State::Unresponsive, ..open },
+        ] {
+            assert_eq!(route(&posted, &away, NOW).postgres, None, "{away:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_disk_yet_is_not_told() {
+        let record = Record::genesis(Partner::First, None);
+        let data = Data { valid: true, ..Data::default() };
+        let durable = Durable::created(Identity(7), record, Some(data));
+        let (me, timing) = (Member::FIRST, Timing::FAST);
+        let config = session::Config { me, witness: None, timing, seed: 1, run: 1 };
+        let (session, _) = Session::start(NOW, config, durable);
+        let view = session.view(NOW);
+        let before = Posted::default();
+        let unsettled = before.after(&view, session.durable(), me, false, NOW);
+        assert_eq!(unsettled, before);
+        let settled = before.after(&view, session.durable(), me, true, NOW);
+        assert_eq!((settled.term, settled.complete), (record.id.term, true));
+    }
+
+    #[test]
+    fn the_same_is_told_again_only_when_it_is_asked() {
+        let source = |posted| {
+            let condition = watch::channel(condition()).1;
+            let (member, host) = ("be1".to_owned(), "10.0.0.1".to_owned());
+            Source { member, host, port: 5432, posted, condition, roll: Roll::default() }
+        };
+        let (post, posted) = watch::channel(posted());
+        let mut routes = Routes::default();
+        routes.0.insert("pool01".to_owned(), Some(source(posted)));
+        let mut following = routes.follow("pool01").unwrap();
+        assert!(following.news(NOW).is_some());
+        post.send_modify(|posted| posted.lease_end = Some(NOW.after(Duration::from_secs(9))));
+        assert_eq!(following.news(NOW), None);
+        following.asked(12);
+        let told = following.news(NOW).unwrap();
+        assert_eq!((told.echo, told.lease_left_ms), (12, Some(9_000)));
+        post.send_modify(|posted| posted.serving = false);
+        assert!(!following.news(NOW).unwrap().serving);
     }
 }

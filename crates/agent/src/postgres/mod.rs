@@ -29,6 +29,7 @@ pub mod probe;
 pub mod process;
 pub mod promotion;
 pub mod rejoin;
+mod replay;
 pub mod replication;
 pub mod rewind;
 pub mod server;

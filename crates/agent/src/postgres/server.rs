@@ -34,7 +34,7 @@ const ADOPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A commit that waits can hold a lock that stops every log-in.
 const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the receiver may take to end: its own network timeout at most.
-const RECEIVER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const RECEIVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients that were told to go are waited for.
 const CLIENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -555,38 +555,6 @@ impl Server {
     pub async fn is_standby(&self) -> bool {
         matches!(self.state().await, Ok((InRecovery::Standby, _)))
     }
-
-    /// Waits until the standby has replayed all WAL that it has. Positions would be no test: the
-    /// received one may lie inside a record. One that goes on streaming never comes to an end,
-    /// which is an error.
-    pub async fn replayed(&self) -> Result<(), Error> {
-        const DOING: &str = "waiting for the replay";
-        if self.is_mute() {
-            return Ok(());
-        }
-        let sql = self.sql()?;
-        let mut moved = Instant::now();
-        loop {
-            let row = sql.row(REPLAY).await.map_err(Error::sql(DOING))?;
-            let column = |i: usize| row.get(i).and_then(Option::as_deref);
-            if column(0) == Some("RecoveryRetrieveRetryInterval") {
-                return Ok(());
-            }
-            if column(1).is_none() {
-                return Err(Error::unexpected(DOING, "it is no standby any more"));
-            }
-            if column(0) != Some("RecoveryWalStream") {
-                moved = Instant::now();
-            } else if moved.elapsed() > RECEIVER_TIMEOUT {
-                return Err(Error::unexpected(DOING, "it goes on streaming"));
-            }
-            if column(1) == Some("t") {
-                tracing::warn!("the replay was paused and is resumed");
-                sql.run("SELECT pg_wal_replay_resume()").await.map_err(Error::sql(DOING))?;
-            }
-            sleep(TICK).await;
-        }
-    }
 }
 
 /// What PostgreSQL reports of itself.
@@ -606,10 +574,6 @@ const STATE: &str = "SELECT pg_is_in_recovery(), \
         (SELECT timeline_id FROM pg_control_checkpoint()), \
         (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::text \
       ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
-
-const REPLAY: &str = "SELECT (SELECT wait_event FROM pg_stat_get_activity(NULL) \
-    WHERE backend_type = 'startup'), \
-    CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() <> 'not paused' END";
 
 /// Lock files of a server that is gone: its process ids may belong to others by now. Called when
 /// no process of the data directory is left.

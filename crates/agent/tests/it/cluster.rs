@@ -279,7 +279,7 @@ pub fn instance(dir: &Path, os_user: &OsUser) -> Instance {
 
 /// Below the ports that the kernel gives to outgoing connections: nobody else takes it while its
 /// server is stopped.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 12_000;
     const COUNT: u32 = 20_000;

@@ -5,6 +5,7 @@
 mod canary_volumes;
 mod cluster;
 mod deadline;
+mod following;
 mod guard_fence;
 mod guard_locked;
 mod pg_access;
@@ -12,6 +13,7 @@ mod pg_life;
 mod pg_pair;
 mod pg_promotion;
 mod pg_settings;
+mod pool;
 mod rejoin_dropped;
 mod rejoin_restart;
 mod rejoin_rewind;

@@ -139,6 +139,8 @@ async fn a_witness_keeps_its_votes_in_many_sessions_over_kill_9() {
     println!("witness: {SESSIONS} sessions created in {:?}", begun.elapsed());
     let again = ask(port, &Request::CreateSession { pool: pool(0) }).await;
     assert!(matches!(again, Response::Refused(refusal) if refusal.code == "session_exists"));
+    let followed = ask(port, &Request::Follow { pool: pool(0), stamp: 1 }).await;
+    assert!(matches!(followed, Response::Refused(refusal) if refusal.code == "not_a_partner"));
 
     let mut host = Host::start("be1", vec![address("wit1", port)]).await;
     let shaken = in_every_session(&mut host, || Body::StateAsked { nonce: 4 }, is_shaken).await;
