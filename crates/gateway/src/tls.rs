@@ -253,6 +253,7 @@ pub mod tests {
     use std::path::PathBuf;
 
     /// A directory of its own, which goes away with the value.
+    #[derive(Debug)]
     pub struct Scratch(pub PathBuf);
 
     impl Scratch {

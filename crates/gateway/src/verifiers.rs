@@ -195,6 +195,13 @@ impl Verifiers {
         self.question(name, Patience::None).await.ok()
     }
 
+    /// A server did not take what the user's log-in left: the next one asks the principal first.
+    pub fn doubt(&self, name: &str) {
+        if let Some(found) = self.known.borrow_mut().get_mut(name) {
+            found.asked = None;
+        }
+    }
+
     /// What a user without a verifier is compared with.
     pub fn stand_in(&self, name: &str) -> Verifier {
         Verifier::stand_in(&self.stand_in, name, self.usual_iterations.get())
@@ -396,6 +403,9 @@ mod tests {
             pass(10_000);
             verifiers.find("anna").await.unwrap();
             assert_eq!(principal.asked.get(), 3);
+            verifiers.doubt("anna");
+            verifiers.find("anna").await.unwrap();
+            assert_eq!(principal.asked.get(), 4);
         });
     }
 

@@ -152,9 +152,7 @@ async fn exchange(
     send(line, out).await?;
     let body = password_message(line).await?;
     let (chosen, first) = read_sasl_initial(&body).map_err(Fault::Malformed)?;
-    let Some(mechanism) =
-        Mechanism::named(chosen).filter(|_| offered.iter().any(|offer| *offer == chosen))
-    else {
+    let Some(mechanism) = Mechanism::named(chosen).filter(|_| offered.contains(&chosen)) else {
         let text = "client selected an invalid SASL authentication mechanism";
         return Err(Words::new(PROTOCOL_VIOLATION, text).into());
     };
