@@ -86,8 +86,9 @@ impl Demo {
 
     pub fn logs(&self) -> String {
         let mut text = String::new();
-        for name in ["be1", "be2", "wit1"] {
-            let log = self.place.path().join("demo").join(name).join("agent.log");
+        for log in ["be1/agent.log", "be2/agent.log", "wit1/agent.log", "fe1/front-end.log"] {
+            let name = log;
+            let log = self.place.path().join("demo").join(log);
             let whole = fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = whole.lines().collect();
             let tail = &lines[lines.len().saturating_sub(30)..];
