@@ -12,6 +12,7 @@ use protocol::admin::{
 };
 
 use crate::clock;
+use crate::in_doubt::Outcome;
 
 /// Something that happened so many times since the start.
 #[derive(Default, Debug)]
@@ -29,17 +30,26 @@ impl Count {
 
 /// So many are there at this moment.
 #[derive(Default, Debug)]
-pub struct Gauge(Rc<Cell<u64>>);
+pub struct Gauge {
+    now: Rc<Cell<u64>>,
+    entered: Count,
+}
 
 impl Gauge {
     /// One more, until what is returned is dropped.
     pub fn enter(&self) -> Inside {
-        self.0.set(self.0.get() + 1);
-        Inside(Rc::clone(&self.0))
+        self.entered.add();
+        self.now.set(self.now.get() + 1);
+        Inside(Rc::clone(&self.now))
     }
 
     pub fn get(&self) -> u64 {
-        self.0.get()
+        self.now.get()
+    }
+
+    /// So many have gone since the start.
+    fn gone(&self) -> u64 {
+        self.entered.get() - self.now.get()
     }
 }
 
@@ -73,12 +83,7 @@ pub enum End {
     ByServer,
     /// The Front End ends.
     Shutdown,
-    /// A fault of the Front End itself.
-    Fault,
 }
-
-/// What became of a commit in doubt.
-pub use crate::in_doubt::Outcome;
 
 #[derive(Default, Debug)]
 pub struct Counters {
@@ -123,7 +128,19 @@ struct Ended {
     held_in_vain: Count,
     by_server: Count,
     shutdown: Count,
-    fault: Count,
+    /// Sessions that are gone and for which nobody named a reason: their task has failed.
+    fault: Cell<u64>,
+}
+
+impl Ended {
+    fn with_a_reason(&self) -> u64 {
+        let Ended { left, lost, malformed, slow, unrestorable, .. } = self;
+        let Ended { held_in_vain, by_server, shutdown, .. } = self;
+        [left, lost, malformed, slow, unrestorable, held_in_vain, by_server, shutdown]
+            .map(Count::get)
+            .iter()
+            .sum()
+    }
 }
 
 impl Counters {
@@ -158,7 +175,6 @@ impl Counters {
             End::HeldInVain => ended.held_in_vain.add(),
             End::ByServer => ended.by_server.add(),
             End::Shutdown => ended.shutdown.add(),
-            End::Fault => ended.fault.add(),
         }
     }
 
@@ -181,6 +197,9 @@ impl Counters {
 
     pub fn shown(&self) -> FrontEndCounters {
         let ended = &self.ended;
+        // A session names its reason while it is still counted as being there.
+        let unnamed = self.sessions.gone().saturating_sub(ended.with_a_reason());
+        ended.fault.set(ended.fault.get().max(unnamed));
         FrontEndCounters {
             log_ins: self.log_ins.get(),
             refused_log_ins: self.refused_log_ins.get(),
@@ -234,6 +253,18 @@ mod tests {
         counters.held(Duration::from_millis(5));
         let shown = counters.shown();
         assert_eq!((shown.held, shown.held_in_vain, shown.longest_hold_ms), (3, 1, 70));
+    }
+
+    #[test]
+    fn a_session_that_ends_without_a_reason_is_a_fault() {
+        let counters = Counters::default();
+        drop(counters.sessions.enter());
+        assert_eq!(counters.shown().sessions_ended.fault, 1);
+        let session = counters.sessions.enter();
+        counters.ended(End::Left);
+        assert_eq!(counters.shown().sessions_ended.fault, 1);
+        drop(session);
+        assert_eq!(counters.shown().sessions_ended.fault, 1);
     }
 
     #[test]

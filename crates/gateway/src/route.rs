@@ -21,7 +21,9 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 pub use self::line::LineError;
-pub use self::routes::{Change, Lease, Leased, Principal, Routes, Side, Snapshot, Standby};
+#[cfg(test)]
+pub use self::routes::Standby;
+pub use self::routes::{Change, Lease, Leased, Principal, Routes, Side, Snapshot};
 use crate::clock::{self, Moment};
 use crate::config::FrontEnd;
 
