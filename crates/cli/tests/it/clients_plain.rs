@@ -6,8 +6,9 @@
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -104,17 +105,49 @@ fn work_off(scene: &Scene<'_>, tasks: &Mutex<Vec<Task>>, failed: &Mutex<Vec<&'st
     }
 }
 
+/// A program whose end is waited for, but not for ever.
+struct Running {
+    pid: Pid,
+    output: Receiver<Output>,
+    shown: String,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let shown = format!("{command:?}");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let (pid, (sender, output)) = (Pid::from_child(&child), mpsc::channel());
+        std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+        Running { pid, output, shown }
+    }
+
+    #[track_caller]
+    fn end(self) -> Told {
+        if let Ok(output) = self.output.recv_timeout(PATIENCE) {
+            return Told::from(output);
+        }
+        let _ = kill_process(self.pid, Signal::KILL);
+        panic!("it does not end: {}", self.shown);
+    }
+}
+
+#[track_caller]
+fn ended(command: &mut Command) -> Told {
+    Running::start(command).end()
+}
+
 impl Scene<'_> {
     fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(args).current_dir(&self.dir).env("PGAPPNAME", program).stdin(Stdio::null());
+        command.args(args).current_dir(&self.dir).env("PGAPPNAME", program);
         command
     }
 
     /// The program's `args`, with the URI after them.
     fn run(&self, program: &str, args: &[&str]) -> Told {
         let mut command = self.command(program, args);
-        Told::from(command.arg(&self.uri).output().unwrap())
+        ended(command.arg(&self.uri))
     }
 
     fn psql(&self, uri: &str, statements: &[&str]) -> Told {
@@ -122,7 +155,7 @@ impl Scene<'_> {
         for statement in statements {
             command.args(["-c", statement]);
         }
-        Told::from(command.arg(uri).output().unwrap())
+        ended(command.arg(uri))
     }
 
     /// What the last statement answers.
@@ -135,7 +168,7 @@ impl Scene<'_> {
     fn python(&self, check: &str) {
         let mut python = python();
         let python = python.arg(source("python/checks.py")).args([&self.uri, check]);
-        Told::from(python.current_dir(&self.dir).output().unwrap()).expect(0);
+        ended(python.current_dir(&self.dir)).expect(0);
     }
 
     fn with(&self, parameters: &str) -> String {
@@ -173,21 +206,17 @@ fn psql_copies_in_and_out(scene: &Scene<'_>) {
 
 fn psql_cancels(scene: &Scene<'_>) {
     let mut command = scene.command("psql", &["-XAtq", "-v", "VERBOSITY=verbose"]);
-    let psql = command
-        .args(["-c", "SELECT pg_sleep(60)"])
-        .arg(scene.with("application_name=sleeper"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let command =
+        command.args(["-c", "SELECT pg_sleep(60)"]).arg(scene.with("application_name=sleeper"));
+    let psql = Running::start(command);
     let sleeps = "SELECT count(*) FROM pg_stat_activity \
                   WHERE application_name = 'sleeper' AND wait_event = 'PgSleep'";
     let deadline = Instant::now() + PATIENCE;
     while scene.ask(&[sleeps]) != "1" {
         assert!(Instant::now() < deadline, "psql does not sleep");
     }
-    kill_process(Pid::from_child(&psql), Signal::INT).unwrap();
-    let told = Told::from(psql.wait_with_output().unwrap()).expect(1);
+    kill_process(psql.pid, Signal::INT).unwrap();
+    let told = psql.end().expect(1);
     assert!(told.talk.contains("57014"), "{}", told.talk);
 }
 
@@ -265,7 +294,7 @@ fn a_dump_is_restored(scene: &Scene<'_>) {
         scene.run("pg_dump", &to).expect(0);
         scene.ask(&["DROP SCHEMA dumped CASCADE"]);
         let mut restore = scene.command("pg_restore", &["-e", "-j", jobs, "-d", &scene.uri, &file]);
-        Told::from(restore.output().unwrap()).expect(0);
+        ended(&mut restore).expect(0);
         assert_eq!(scene.ask(&[sum]), before);
     }
 }
@@ -332,7 +361,7 @@ fn a_client_finds_nothing_of_the_one_before(scene: &Scene<'_>) {
 
 fn replication_is_refused_in_words(scene: &Scene<'_>) {
     let mut command = scene.command("psql", &["-X", "-c", "IDENTIFY_SYSTEM"]);
-    let told = Told::from(command.arg(scene.with("replication=database")).output().unwrap());
+    let told = ended(command.arg(scene.with("replication=database")));
     let told = told.expect(2);
     assert!(told.talk.contains("replication"), "{}", told.talk);
 }
