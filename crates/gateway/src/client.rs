@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::server::{push_backend_key_data, push_parameter_status};
 
 use crate::clock;
+use crate::config::Pooling;
 use crate::conversation::{Conversation, Heard, IDLE, Out, Stop};
 use crate::counters::{End, Inside};
 use crate::house::House;
@@ -190,6 +191,7 @@ impl Client {
             if !moved {
                 self.note_busy();
                 self.rest();
+                self.release();
                 return Poll::Pending;
             }
         }
@@ -378,6 +380,28 @@ impl Client {
         count.set(if busy { count.get() + 1 } else { count.get() - 1 });
         if !busy {
             self.house.report_drained();
+        }
+    }
+
+    /// With transaction pooling the server goes to the next client session that needs one, unless
+    /// this one has something there that others must not see or it would miss.
+    fn release(&mut self) {
+        let pooling = self.house.config.file.pooling;
+        if pooling == Pooling::Session || !self.talk.is_quiet() || !self.kept.is_plain() {
+            return;
+        }
+        let free = self.kept.lost_with_server.is_none() && self.to_server.is_empty();
+        if !free || !self.pending.is_empty() {
+            return;
+        }
+        if let Some(mut held) = self.server.take_if(|held| held.may_be_shared()) {
+            if let Some(side) = self.talk.server.take() {
+                held.server.side = side;
+            }
+            self.with_server = None;
+            self.seat.target.take();
+            self.talk.hold = false;
+            self.house.servers.keep(Rc::clone(&self.key), held);
         }
     }
 

@@ -167,6 +167,13 @@ pub const REPLICATION: Refusal = fatal(
     "",
     "Connect to the principal itself, or set replication = \"pass\" on the Front End.",
 );
+pub const COMMIT_RAISED: Refusal = Refusal {
+    severity: "WARNING",
+    sqlstate: "01000",
+    message: "synchronous_commit has been set back to on",
+    detail: "A commit that does not wait for the mirror would be acknowledged and could be lost.",
+    hint: "",
+};
 pub const NOTIFICATIONS_LOST: Refusal = Refusal {
     severity: "NOTICE",
     sqlstate: "01000",

@@ -118,6 +118,15 @@ impl Kept {
         text
     }
 
+    /// Leaves out a `synchronous_commit` below `on`; whether there was one.
+    pub fn raise_commit(&mut self) -> bool {
+        let count = self.settings.len();
+        self.settings.retain(|(name, value)| {
+            name != "synchronous_commit" || matches!(value.as_str(), "on" | "remote_apply")
+        });
+        self.settings.len() < count
+    }
+
     /// The value that the client has given to a setting.
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::frame::push;
 
-use crate::config::LoweredCommit;
+use crate::config::{LoweredCommit, Pooling};
 use crate::conversation::{ServerSide, push_ids};
 use crate::counters::Inside;
 use crate::exchange::{ExchangeError, Server};
@@ -51,6 +51,18 @@ pub struct Held {
     pub server: Server,
     _permit: Permit,
     used: Option<Inside>,
+}
+
+/// Named statements that one connection has for all its client sessions.
+const SHARED_STATEMENTS: usize = 2_000;
+
+impl Held {
+    /// It may go from one client session to the next without being cleaned.
+    pub fn may_be_shared(&self) -> bool {
+        let side = &self.server.side;
+        let shared = side.shared.as_ref().map_or(0, |shared| shared.borrow().len());
+        !self.server.special && !side.standby && shared <= SHARED_STATEMENTS
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +103,11 @@ impl Servers {
         self.serial.get()
     }
 
+    /// A kept connection, if one is there at once.
+    pub fn at_once(&self, house: &House, key: &Rc<Key>) -> Option<Held> {
+        self.take(house, key)
+    }
+
     /// A connection for this key, to the principal, or to a standby if it only `reads` and there is
     /// no principal.
     pub async fn get(
@@ -100,7 +117,7 @@ impl Servers {
         credentials: &Credentials,
         reads: bool,
     ) -> Result<Held, NoServer> {
-        if let Some(held) = self.take(house, key, reads) {
+        if let Some(held) = self.take(house, key) {
             return Ok(held);
         }
         let waiting = house.counters.waiting.enter();
@@ -136,7 +153,7 @@ impl Servers {
             let until = match target(house, &snapshot, reads)? {
                 None => deadline,
                 Some(target) => {
-                    if let Some(held) = self.take(house, key, reads) {
+                    if let Some(held) = self.take(house, key) {
                         return Ok(held);
                     }
                     match self.permit(house) {
@@ -178,7 +195,7 @@ impl Servers {
     }
 
     /// A kept connection that still lives.
-    fn take(&self, house: &House, key: &Rc<Key>, _reads: bool) -> Option<Held> {
+    fn take(&self, house: &House, key: &Rc<Key>) -> Option<Held> {
         let snapshot = house.pool.current();
         let principal = snapshot.principal.as_ref().filter(|found| !found.handing_over)?;
         let mut idle = self.idle.borrow_mut();
@@ -240,6 +257,7 @@ impl Servers {
                 timeline: target.timeline,
                 standby: target.standby,
                 ids_prepared: false,
+                shared: (house.config.file.pooling == Pooling::Transaction).then(Default::default),
             },
             parameters: hello.parameters.into_iter().collect(),
             host: target.host.clone(),
@@ -273,6 +291,9 @@ impl Servers {
             return;
         }
         held.server.side.ids_prepared = true;
+        if let Some(shared) = &held.server.side.shared {
+            shared.borrow_mut().clear();
+        }
         self.keep(key, held);
     }
 

@@ -50,7 +50,15 @@ impl Client {
                 Ok(())
             }
             Err(NoServer::Passed(report)) => {
+                if report.sqlstate() == "28P01" {
+                    house.door.verifiers.doubt(&self.key.user);
+                }
                 report.push(&mut self.to_client);
+                Err(End::ByServer)
+            }
+            Err(NoServer::Refused(refused)) if refused == &refusal::NOT_LET_IN => {
+                house.door.verifiers.doubt(&self.key.user);
+                refused.push(&mut self.to_client);
                 Err(End::ByServer)
             }
             Err(NoServer::Refused(_)) => {
@@ -67,6 +75,9 @@ impl Client {
         }
         self.detach();
         let house = Rc::clone(&self.house);
+        if let Some(held) = house.servers.at_once(&house, &self.key) {
+            return self.attach(held).await;
+        }
         let found = tokio::select! {
             found = house.servers.get(&house, &self.key, &self.credentials, reads) => found,
             () = self.seat.cancelled.notified() => Err(NoServer::Refused(&refusal::CANCELLED)),
@@ -74,10 +85,16 @@ impl Client {
         match found {
             Ok(held) => self.attach(held).await,
             Err(NoServer::Passed(report)) => {
+                if report.sqlstate() == "28P01" {
+                    house.door.verifiers.doubt(&self.key.user);
+                }
                 report.push(&mut self.to_client);
                 Err(End::ByServer)
             }
-            Err(NoServer::Refused(refused)) if refused.is_fatal() => self.end(refused),
+            Err(NoServer::Refused(refused)) if refused.is_fatal() => {
+                house.door.verifiers.doubt(&self.key.user);
+                self.end(refused)
+            }
             Err(NoServer::Refused(refused)) => {
                 let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
                 let taken = self.talk.refuse_next(&self.pending, refused, &mut out);
@@ -321,6 +338,13 @@ impl Client {
             return Ok(());
         }
         self.kept = Kept::from_rows(&answer.rows, &self.key.user);
+        if self.talk.refuse_lowered
+            && self.kept.raise_commit()
+            && let Some(held) = &mut self.server
+        {
+            held.server.ask("SET synchronous_commit = on").await?;
+            refusal::COMMIT_RAISED.push_notice(&mut self.to_client);
+        }
         if self.kept.quiet
             && let Some(held) = &mut self.server
         {
@@ -394,8 +418,12 @@ async fn ask_status(
     loop {
         let question = in_doubt::STATUS.replace("$1", &literal(&doubt.xid.to_string()));
         let answer = server.ask(&question).await?;
-        if answer.error.is_some() {
-            return Ok(Outcome::Unknown);
+        if let Some((sqlstate, _)) = &answer.error {
+            // A server that shuts down: the next principal knows as well.
+            return match sqlstate.starts_with("57P") {
+                true => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
+                false => Ok(Outcome::Unknown),
+            };
         }
         let status = answer.rows.into_iter().flatten().next().flatten();
         match in_doubt::read(judgement, status.as_deref()) {
@@ -403,8 +431,10 @@ async fn ask_status(
             Reading::NotYet => sleep(ASK_AGAIN).await,
             Reading::AfterCommit(outcome) => {
                 let barrier = server.ask(in_doubt::BARRIER).await?;
-                let certain = barrier.error.is_none() && !barrier.wait_cancelled;
-                return Ok(if certain { outcome } else { Outcome::Unknown });
+                if barrier.error.is_none() && !barrier.wait_cancelled {
+                    return Ok(outcome);
+                }
+                sleep(ASK_AGAIN).await;
             }
         }
     }

@@ -585,10 +585,14 @@ impl Conversation {
         };
         let on = self.server.as_ref().map_or(0, |server| server.serial);
         let (touches, calls) = (told.touches, told.calls);
+        let parse: Rc<[u8]> = parse.into();
+        if !self.skipping && self.statements.get(name).is_none() {
+            self.make_room(name, &parse, out.server);
+        }
         if lowers {
             out.server.extend_from_slice(&parse);
         }
-        let statement = Statement { parse: parse.into(), kind, touches, calls, on, prior: None };
+        let statement = Statement { parse, kind, touches, calls, on, prior: None };
         self.statements.put(name, statement);
         if !self.skipping {
             let name = (!name.is_empty()).then(|| Rc::from(name));
@@ -679,7 +683,9 @@ impl Conversation {
 
     fn close(&mut self, body: &[u8], begins: bool) -> Course {
         if let Some((b'S', name)) = body.split_first() {
-            self.statements.remove(until_zero(name).0);
+            let name = until_zero(name).0;
+            self.statements.remove(name);
+            self.forget_shared(name);
         }
         self.step(Awaited::Close, begins)
     }
@@ -692,12 +698,46 @@ impl Conversation {
             return;
         };
         statement.on = serial;
-        if !self.skipping {
+        let parse = Rc::clone(&statement.parse);
+        if self.skipping || self.shares(name, &parse) {
+            return;
+        }
+        self.make_room(name, &parse, server);
+        if let Some(statement) = self.statements.get(name) {
             server.extend_from_slice(&statement.parse);
             self.expect(Awaited::Parse, true);
             if let Some(last) = self.expected.back_mut().filter(|_| !name.is_empty()) {
                 last.name = Some(Rc::from(name));
             }
+        }
+    }
+
+    /// The connection has this statement, from an earlier client session.
+    fn shares(&self, name: &[u8], parse: &[u8]) -> bool {
+        let shared = self.server.as_ref().and_then(|side| side.shared.as_ref());
+        shared.is_some_and(|shared| shared.borrow().get(name).is_some_and(|had| **had == *parse))
+    }
+
+    /// On a connection that others use too, the name may mean something else.
+    fn make_room(&mut self, name: &[u8], parse: &Rc<[u8]>, server: &mut Vec<u8>) {
+        let Some(shared) = self.server.as_ref().and_then(|side| side.shared.clone()) else {
+            return;
+        };
+        if name.is_empty() {
+            return;
+        }
+        push(server, b'C', |body| {
+            body.push(b'S');
+            body.extend_from_slice(name);
+            body.push(0);
+        });
+        self.expect(Awaited::Close, true);
+        shared.borrow_mut().insert(name.into(), Rc::clone(parse));
+    }
+
+    pub(super) fn forget_shared(&mut self, name: &[u8]) {
+        if let Some(shared) = self.server.as_ref().and_then(|side| side.shared.as_ref()) {
+            shared.borrow_mut().remove(name);
         }
     }
 

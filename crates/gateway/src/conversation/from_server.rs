@@ -202,6 +202,9 @@ impl Conversation {
             self.statements.clear();
             if let Some(side) = &mut self.server {
                 side.ids_prepared = false;
+                if let Some(shared) = &side.shared {
+                    shared.borrow_mut().clear();
+                }
             }
         }
         if let Some(batch) = self.batches.front_mut()
@@ -310,8 +313,12 @@ impl Conversation {
                 break;
             };
             match (front.what, front.name, front.hidden, front.gate) {
-                (Awaited::Parse, Some(name), false, _) => self.statements.refuse(&name),
+                (Awaited::Parse, Some(name), false, _) => {
+                    self.statements.refuse(&name);
+                    self.forget_shared(&name);
+                }
                 (Awaited::Parse, Some(name), true, _) => {
+                    self.forget_shared(&name);
                     if let Some(found) = self.statements.get_mut(&name) {
                         found.on = 0;
                     }

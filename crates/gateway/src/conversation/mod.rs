@@ -14,7 +14,8 @@ mod from_client;
 mod from_server;
 mod statements;
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use wire::sql::Touches;
@@ -95,7 +96,13 @@ pub struct ServerSide {
     pub standby: bool,
     /// The statements that ask for ids are there.
     pub ids_prepared: bool,
+    /// Of a connection that serves one client session after the other: the named statements that
+    /// it has, each with its Parse message.
+    pub shared: Option<SharedStatements>,
 }
+
+/// What the names of prepared statements mean on one server connection.
+pub type SharedStatements = Rc<RefCell<HashMap<Box<[u8]>, Rc<[u8]>>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Awaited {
