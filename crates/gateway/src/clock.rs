@@ -1,8 +1,8 @@
 //! The only place of the gateway that reads a clock.
 //!
-//! Leases are counted on the boot-time clock, which goes on while the machine is suspended and which
-//! nobody can set: a gateway that slept must not take an old lease for a valid one. The wall clock
-//! is for people only: no decision depends on it.
+//! Leases are counted on the boot-time clock, which goes on while the machine is suspended and
+//! which nobody can set: a gateway that slept must not take an old lease for a valid one. The wall
+//! clock is for people only: no decision depends on it.
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

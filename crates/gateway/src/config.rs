@@ -103,8 +103,8 @@ pub struct Limits {
     pub idle_server_connections: usize,
     /// Client sessions that wait for a server at one time.
     pub held: usize,
-    /// Bytes of one statement that are kept for repeating it, and of one reply that is kept until its
-    /// commit is certain.
+    /// Bytes of one statement that are kept for repeating it, and of one reply that is kept until
+    /// its commit is certain.
     pub kept_bytes: usize,
 }
 
@@ -277,7 +277,8 @@ impl TryFrom<FrontEndFile> for FrontEnd {
         }
         let password = std::fs::read_to_string(&file.password_file).unwrap_or_else(|error| {
             mistakes.push(format!(
-                "password_file {}: {error}: it holds what the servers' front_end_password_file holds",
+                "password_file {}: {error}: it holds what the servers' front_end_password_file \
+                 holds",
                 file.password_file.display()
             ));
             String::new()

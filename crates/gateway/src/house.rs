@@ -15,6 +15,9 @@ use crate::servers::{Key, Servers};
 /// What one turn of a client session reads into: taken while bytes are in flight only.
 pub const SCRATCH: usize = 64 * 1024;
 
+/// A server's parameters, by whom they were told to.
+pub type Greetings = HashMap<Rc<Key>, Rc<BTreeMap<String, String>>>;
+
 #[derive(Debug)]
 pub struct House {
     pub config: FrontEnd,
@@ -26,7 +29,7 @@ pub struct House {
     pub door: Door,
     pub scratch: RefCell<Vec<u8>>,
     /// What servers have told of their parameters, by whom they told it to.
-    pub greetings: RefCell<HashMap<Rc<Key>, Rc<BTreeMap<String, String>>>>,
+    pub greetings: RefCell<Greetings>,
     /// Client sessions with something under way on the principal.
     pub busy: Cell<usize>,
     /// No new client sessions: the gateway ends.

@@ -25,8 +25,8 @@ pub enum Judgement {
     Lost,
     /// PostgreSQL tells the truth (`STATUS`).
     Ask,
-    /// It ran on the principal that serves now. PostgreSQL tells the truth when the transaction is no
-    /// longer in progress; the answer holds when a commit that began after that has been
+    /// It ran on the principal that serves now. PostgreSQL tells the truth when the transaction is
+    /// no longer in progress; the answer holds when a commit that began after that has been
     /// acknowledged (`BARRIER`).
     AskThenCommit,
     /// Nobody can tell.

@@ -1,5 +1,5 @@
-//! The Front End's SQL gateway: any PostgreSQL client connects to it as if to PostgreSQL, and hardly
-//! notices a failover.
+//! The Front End's SQL gateway: any PostgreSQL client connects to it as if to PostgreSQL, and
+//! hardly notices a failover.
 //!
 //! One task per client session (`client`) walks the messages of both sides (`conversation`), has a
 //! server connection from `servers` while it needs one, and learns from `route` who the principal

@@ -12,9 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use wire::frame::Frame;
-use wire::message::{
-    Backend, DataRow, push_bind, push_execute_and_sync, push_parse, push_terminate,
-};
+use wire::message::{Backend, DataRow, push_bind, push_execute_and_sync, push_parse};
 
 use crate::config::{LOOKUP_DATABASE, LOOKUP_ROLE};
 use crate::login::inbox::{Inbox, Message};
@@ -95,16 +93,6 @@ impl Lookup {
         let credentials = &self.credentials;
         log_in(&mut stream, LOOKUP_ROLE, LOOKUP_DATABASE, &parameters, credentials).await?;
         Ok(Connection { address: (host.to_owned(), port), stream, inbox: Inbox::default() })
-    }
-
-    /// Ends the kept connection, politely.
-    pub async fn close(&self) {
-        if let Some(mut connection) = self.kept.lock().await.take() {
-            let mut out = Vec::new();
-            push_terminate(&mut out);
-            // Whoever closes cannot do more than try.
-            let _sent = timeout(self.patience, connection.stream.write_all(&out)).await;
-        }
     }
 }
 

@@ -89,7 +89,7 @@ pub const TOO_MANY_HELD: Refusal = error(
 pub const RESILIENCY: Refusal = error(
     "25006",
     "the pool is in Resiliency mode: nothing persistent can be changed",
-    "No server has served the pool for long. Statements that only read go on while a copy is there.",
+    "No server has served the pool for long. Statements that only read go on, if a copy is there.",
     "Try it again when the pool is served.",
 );
 pub const RESILIENCY_NO_COPY: Refusal = error(

@@ -1,9 +1,9 @@
 //! The gateway's view of the pool: who serves, and until when that is certain.
 //!
-//! Both members are followed (`follow`), and what they say is weighed in `routes`; here it is shared
-//! with the client sessions. All of it is on one thread: a reader that does not wait between two
-//! calls sees one state. Whether PostgreSQL is in recovery is asked nowhere: only the members know
-//! who was elected and holds a lease.
+//! Both members are followed (`follow`), and what they say is weighed in `routes`; here it is
+//! shared with the client sessions. All of it is on one thread: a reader that does not wait between
+//! two calls sees one state. Whether PostgreSQL is in recovery is asked nowhere: only the members
+//! know who was elected and holds a lease.
 
 mod follow;
 pub(crate) mod line;
@@ -127,8 +127,8 @@ impl Pool {
         self.shared.generation.get()
     }
 
-    /// Whether what has been read from the principal of `term` by `now` may be passed on. `now` must
-    /// have been read *after* the bytes were.
+    /// Whether what has been read from the principal of `term` by `now` may be passed on. `now`
+    /// must have been read *after* the bytes were.
     pub fn lease_valid(&self, term: u64, now: Moment) -> Lease {
         self.shared.leased.get().of(term, now)
     }
@@ -142,14 +142,14 @@ impl Pool {
         self.shared.leased.get().until.since(now)
     }
 
-    /// Ends at the next change of the snapshot, when a lease that had run out is renewed, and when a
-    /// term ends. Changes count from the call on, not from the first poll.
+    /// Ends at the next change of the snapshot, when a lease that had run out is renewed, and when
+    /// a term ends. Changes count from the call on, not from the first poll.
     pub fn changed(&self) -> Notified<'_> {
         self.shared.changed.notified()
     }
 
-    /// No transaction is open on the principal of `term`, and none will be begun until more is heard
-    /// of it: the member that hands over is told, also if its connection must be made again.
+    /// No transaction is open on the principal of `term`, and none will be begun until more is
+    /// heard of it: the member that hands over is told, also if its connection must be made again.
     pub fn drained(&self, term: u64) {
         self.shared.drained.set(term);
         self.shared.drain.notify_waiters();

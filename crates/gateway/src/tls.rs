@@ -173,14 +173,6 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The socket below, for its options and addresses.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
     pub fn is_tls(&self) -> bool {
         match self {
             Stream::Plain(_) => false,

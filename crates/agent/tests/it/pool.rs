@@ -215,6 +215,7 @@ impl Line {
     /// The first route of which this is true.
     pub async fn until(&mut self, wanted: impl Fn(&Route) -> bool) -> Route {
         let mut seen = Vec::new();
+        let mut ask = tokio::time::interval(Duration::from_secs(2));
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
                 tokio::select! {
@@ -225,7 +226,7 @@ impl Line {
                         seen.push(route);
                     }
                     // One that asks nothing is hung up on; changes do not wait for this.
-                    () = tokio::time::sleep(Duration::from_secs(2)) => self.follow(1).await,
+                    _tick = ask.tick() => self.follow(1).await,
                 }
             }
         });

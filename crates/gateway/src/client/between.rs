@@ -13,13 +13,14 @@ use super::Client;
 use crate::conversation::{Cut, Out, Stop};
 use crate::counters::End;
 use crate::exchange::{Answer, ExchangeError, Server};
+use crate::house::Greetings;
 use crate::in_doubt::{self, Doubt, Judgement, Outcome, Reading};
 use crate::login::farewell;
 use crate::refusal::{self, Refusal};
 use crate::registry::CancelTarget;
 use crate::restore::{Kept, literal, question};
 use crate::route::Lease;
-use crate::servers::{Held, NoServer};
+use crate::servers::{Held, Key, NoServer};
 
 /// How long the last words to a client may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -29,8 +30,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 const FAIL: &str = "SELECT 1/0";
 
 impl Client {
-    /// Welcomes the client. What a server would tell it is known from an earlier client of its kind,
-    /// or asked of a server.
+    /// Welcomes the client. What a server would tell it is known from an earlier client of its
+    /// kind, or asked of a server.
     pub(super) async fn greet(&mut self) -> Result<(), End> {
         let house = Rc::clone(&self.house);
         let known = house.greetings.borrow().get(&self.key).cloned();
@@ -443,14 +444,14 @@ async fn ask_status(
 /// Clients of very many kinds are not all remembered.
 const GREETINGS: usize = 1_000;
 
-fn remember<K: std::hash::Hash + Eq + Clone>(
-    greetings: &RefCell<std::collections::HashMap<K, Rc<BTreeMap<String, String>>>>,
-    key: &K,
+fn remember(
+    greetings: &RefCell<Greetings>,
+    key: &Rc<Key>,
     parameters: &Rc<BTreeMap<String, String>>,
 ) {
     let mut greetings = greetings.borrow_mut();
     if greetings.len() >= GREETINGS {
         greetings.clear();
     }
-    greetings.insert(key.clone(), Rc::clone(parameters));
+    greetings.insert(Rc::clone(key), Rc::clone(parameters));
 }

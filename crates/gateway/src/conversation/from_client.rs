@@ -379,10 +379,10 @@ impl Conversation {
             Kind::Write | Kind::CopyIn | Kind::TwoPhase(_) | Kind::Opaque => self.tx_writes = true,
         }
         self.tx_notifies |= touches.any(Touches::NOTIFY);
-        self.touched = self.touched | touches;
+        self.touched |= touches;
         self.called |= calls;
         if let Some(batch) = self.batch() {
-            batch.touches = batch.touches | touches;
+            batch.touches |= touches;
             batch.calls |= calls;
             match kind {
                 Kind::Begin { .. } => batch.opens = true,

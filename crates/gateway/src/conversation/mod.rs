@@ -340,8 +340,8 @@ impl Conversation {
         self.server.is_some() && !(self.batches.is_empty() && self.status == IDLE)
     }
 
-    /// A commit has been sent, or may have been, and its reply has not come: a cancel would make the
-    /// server acknowledge what the mirror does not have.
+    /// A commit has been sent, or may have been, and its reply has not come: a cancel would make
+    /// the server acknowledge what the mirror does not have.
     pub fn is_committing(&self) -> bool {
         self.batches.iter().any(|batch| matches!(batch.progress, Progress::Committing { .. }))
     }

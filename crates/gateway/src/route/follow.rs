@@ -1,5 +1,5 @@
-//! Following one member: a connection that is made again whenever it ends, and a question with every
-//! tenth of a second, whose stamp tells how old the answer can be at most.
+//! Following one member: a connection that is made again whenever it ends, and a question with
+//! every tenth of a second, whose stamp tells how old the answer can be at most.
 //!
 //! A member that does not answer for a second is not waited for: a connection that is open at this
 //! end only would otherwise hide a principal until TCP gives it up.

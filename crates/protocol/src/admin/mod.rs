@@ -88,9 +88,9 @@ pub enum Request {
     ServeAlone { pool: String },
     /// Let a member that lost its state learn the session from the serving principal alone.
     Learn { pool: String },
-    /// Be told who serves the pool, until the connection ends: a `Response::Route` at once and after
-    /// each change. Asked again with each heartbeat: `stamp` comes back as `echo`, so the follower
-    /// knows that a route is younger than its question.
+    /// Be told who serves the pool, until the connection ends: a `Response::Route` at once and
+    /// after each change. Asked again with each heartbeat: `stamp` comes back as `echo`, so the
+    /// follower knows that a route is younger than its question.
     Follow { pool: String, stamp: u64 },
     /// A follower's word that it has no transaction open on the principal of `term`, and begins
     /// none until it has heard more. There is no answer.

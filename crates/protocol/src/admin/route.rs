@@ -1,8 +1,8 @@
 //! What a Front End must know of a pool: who serves, until when for sure, where its PostgreSQL is,
 //! and what decides about commits in doubt (G3).
 //!
-//! A follower asks with each heartbeat (`Request::Follow`), and the member answers with a `Route` at
-//! once, and sends another after each change. What a route says was true when it was sent, which
+//! A follower asks with each heartbeat (`Request::Follow`), and the member answers with a `Route`
+//! at once, and sends another after each change. What a route says was true when it was sent, which
 //! was after the question whose stamp it echoes: so `lease_left_ms` may be counted from there.
 
 use serde::{Deserialize, Serialize};
