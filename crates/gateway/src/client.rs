@@ -208,6 +208,9 @@ impl Client {
             }
         }
         if at == 0 {
+            if !self.to_client.is_empty() && self.seat.stuck_since.get().is_none() {
+                self.seat.stuck_since.set(Some(clock::now()));
+            }
             return Ok(false);
         }
         if self.stream.is_tls() {
@@ -390,7 +393,10 @@ impl Client {
         if pooling == Pooling::Session || !self.talk.is_quiet() || !self.kept.is_plain() {
             return;
         }
-        let free = self.kept.lost_with_server.is_none() && self.to_server.is_empty();
+        // A cancel that is on its way must not meet the next client's statement.
+        let free = self.kept.lost_with_server.is_none()
+            && self.to_server.is_empty()
+            && self.seat.cancels.get() == 0;
         if !free || !self.pending.is_empty() {
             return;
         }

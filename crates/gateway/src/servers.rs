@@ -131,7 +131,8 @@ impl Servers {
         match &found {
             Ok(_) if waited => house.counters.held(since.elapsed()),
             Ok(_) => {}
-            Err(_) => house.counters.held_in_vain(since.elapsed()),
+            Err(_) if waited => house.counters.held_in_vain(since.elapsed()),
+            Err(_) => {}
         }
         found
     }
@@ -279,7 +280,7 @@ impl Servers {
         }
         let mut bytes = Vec::new();
         wire::message::push_query(&mut bytes, "DISCARD ALL");
-        push_ids(&mut bytes);
+        push_ids(&mut bytes, house.config.file.lowered_commit == LoweredCommit::Refuse);
         push(&mut bytes, b'S', |_| {});
         let cleaned =
             timeout(house.config.file.times.connect(), held.server.exchange(&bytes, 2)).await;
@@ -324,7 +325,7 @@ async fn settle(house: &House, server: &mut Server) -> Result<(), ServerError> {
                         pg_catalog.current_setting('client_min_messages')";
     let lost = |_error: ExchangeError| ServerError::Ended;
     let mut bytes = Vec::new();
-    push_ids(&mut bytes);
+    push_ids(&mut bytes, house.config.file.lowered_commit == LoweredCommit::Refuse);
     push(&mut bytes, b'S', |_| {});
     wire::message::push_query(&mut bytes, LOOK);
     let answer = server.exchange(&bytes, 2).await.map_err(lost)?;

@@ -392,7 +392,8 @@ impl Client {
             self.house.busy.set(self.house.busy.get() - 1);
             self.house.report_drained();
         }
-        let quiet = self.talk.is_quiet();
+        // A cancel that is on its way must not meet the next client's statement.
+        let quiet = self.talk.is_quiet() && self.seat.cancels.get() == 0;
         let (house, key) = (Rc::clone(&self.house), Rc::clone(&self.key));
         drop(self.seat);
         if let Some(held) = self.server.take().filter(|_| quiet) {

@@ -8,7 +8,7 @@ use wire::sql::{Count, Kind, Summary, Touches, summary};
 use super::statements::Statement;
 use super::{
     ASK_ID, ASK_ID_TEXT, Awaited, Batch, Class, Conversation, Expected, FAILED, Gate, IDLE,
-    MAKE_ID, MAKE_ID_TEXT, Owed, Progress, Stop, Then, WHOLE,
+    MAKE_ID, MAKE_ID_TEXT, Owed, Progress, Stop, Then, WAIT_TEXT, WHOLE,
 };
 use crate::refusal::{self, Refusal};
 
@@ -502,7 +502,7 @@ impl Conversation {
         let make = self.tx_notifies;
         let prepared = self.server.as_ref().is_some_and(|side| side.ids_prepared);
         if !prepared {
-            push_ids(server);
+            push_ids(server, self.refuse_lowered);
             for _ in 0..2 {
                 self.expect_at_gate(Awaited::Parse);
             }
@@ -812,12 +812,16 @@ fn until_zero(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Appends the Parse messages of the statements that ask for ids.
-pub fn push_ids(server: &mut Vec<u8>) {
+/// `raise`: they also see to it that the commit waits.
+pub fn push_ids(server: &mut Vec<u8>, raise: bool) {
     for (name, text) in [(ASK_ID, ASK_ID_TEXT), (MAKE_ID, MAKE_ID_TEXT)] {
         push(server, b'P', |body| {
             body.extend_from_slice(name.as_bytes());
             body.push(0);
             body.extend_from_slice(text.as_bytes());
+            if raise {
+                body.extend_from_slice(WAIT_TEXT.as_bytes());
+            }
             body.extend_from_slice(&[0, 0, 0]);
         });
     }

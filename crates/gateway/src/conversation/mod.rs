@@ -31,13 +31,17 @@ pub const OPEN: u8 = b'T';
 pub const FAILED: u8 = b'E';
 
 /// Answers with the transaction's id, if it has one, and its isolation.
-pub const ASK_ID: &str = "backstay_id";
-pub const ASK_ID_TEXT: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned(), \
+const ASK_ID: &str = "backstay_id";
+const ASK_ID_TEXT: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned(), \
      pg_catalog.current_setting('transaction_isolation')";
 /// The same, and gives it one: for what gets an id only while it commits.
-pub const MAKE_ID: &str = "backstay_new_id";
-pub const MAKE_ID_TEXT: &str = "SELECT pg_catalog.pg_current_xact_id(), \
+const MAKE_ID: &str = "backstay_new_id";
+const MAKE_ID_TEXT: &str = "SELECT pg_catalog.pg_current_xact_id(), \
      pg_catalog.current_setting('transaction_isolation')";
+/// Behind either: whatever the statements before have set, this commit waits for the mirror.
+const WAIT_TEXT: &str = ", pg_catalog.set_config('synchronous_commit', \
+     CASE pg_catalog.current_setting('synchronous_commit') WHEN 'remote_apply' \
+     THEN 'remote_apply' ELSE 'on' END, true)";
 
 /// What a statement leaves in the client session that must be known before the next failover.
 const LASTING: Touches = Touches::SETTING
