@@ -274,12 +274,12 @@ impl Client {
         let filled = buffer.filled();
         let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
         let heard = if held.server.unread.is_empty() {
-            let (taken, heard) = self.talk.from_server(filled, &mut out);
+            let (taken, heard) = self.talk.hear_server(filled, &mut out);
             held.server.unread.extend_from_slice(&filled[taken..]);
             heard
         } else {
             held.server.unread.extend_from_slice(filled);
-            let (taken, heard) = self.talk.from_server(&held.server.unread, &mut out);
+            let (taken, heard) = self.talk.hear_server(&held.server.unread, &mut out);
             held.server.unread.drain(..taken);
             heard
         };
@@ -355,7 +355,7 @@ impl Client {
 
     fn walk(&mut self, bytes: &[u8]) -> usize {
         let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
-        let (taken, stop) = self.talk.from_client(bytes, &mut out);
+        let (taken, stop) = self.talk.hear_client(bytes, &mut out);
         self.stop = stop;
         taken
     }

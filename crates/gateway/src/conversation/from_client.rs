@@ -1,28 +1,22 @@
 //! What the client sends: cut into batches, looked at, kept, gated, and passed on.
 
-use std::rc::Rc;
-
 use wire::frame::{HEADER, push};
 use wire::sql::{Count, Kind, Summary, Touches, summary};
 
-use super::statements::Statement;
-use super::{
-    ASK_ID, ASK_ID_TEXT, Awaited, Batch, Class, Conversation, Expected, FAILED, Gate, IDLE,
-    MAKE_ID, MAKE_ID_TEXT, Owed, Progress, Stop, Then, WAIT_TEXT, WHOLE,
-};
+use super::{Awaited, Class, Conversation, FAILED, IDLE, Owed, Progress, Stop, Then, WHOLE};
 use crate::refusal::{self, Refusal};
 
 /// The borders of one message, as far as its bytes are here.
-struct Head<'a> {
-    tag: u8,
+pub(super) struct Head<'a> {
+    pub tag: u8,
     /// Of the body, as the message says.
-    length: usize,
+    pub length: usize,
     /// The body, or its beginning.
-    body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 /// What is done with a message.
-enum Course {
+pub(super) enum Course {
     /// Pass it on as it is.
     Pass,
     /// Something else has been sent in its place.
@@ -41,7 +35,7 @@ pub struct Out<'a> {
 
 impl Conversation {
     /// Walks `input`; how much of it was taken, and why the walk ended.
-    pub fn from_client(&mut self, input: &[u8], out: &mut Out<'_>) -> (usize, Stop) {
+    pub fn hear_client(&mut self, input: &[u8], out: &mut Out<'_>) -> (usize, Stop) {
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -237,7 +231,7 @@ impl Conversation {
         None
     }
 
-    fn summary<'a>(&self, text: &'a [u8]) -> Summary<'a> {
+    pub(super) fn summary<'a>(&self, text: &'a [u8]) -> Summary<'a> {
         summary(text, self.conforming)
     }
 
@@ -307,101 +301,6 @@ impl Conversation {
         let status = if self.owed == Owed::FailedTransaction { FAILED } else { self.status };
         self.refuse(head.tag, refused, status, out);
         HEADER + head.body.len()
-    }
-
-    fn start_batch(&mut self, class: Class) {
-        self.batches.push_back(Batch {
-            class,
-            begun: self.status,
-            ended: false,
-            bytes: 0,
-            whole: true,
-            visible: false,
-            held: !matches!(class, Class::Read | Class::Inside | Class::Opaque),
-            rewritten: false,
-            progress: Progress::Open,
-            touches: Touches::NONE,
-            calls: false,
-            opens: false,
-            chains: false,
-            copies: false,
-            flushed: false,
-            cancelled_wait: false,
-            failed: false,
-        });
-    }
-
-    /// Whether a batch of this class may be sent behind those that are unanswered.
-    fn may_follow(&self, class: Class, own: usize) -> bool {
-        let before = self.batches.len() - own;
-        before == 0
-            || (class == Class::Read || class == Class::Inside)
-                && self.batches.iter().take(before).all(|batch| batch.class == class)
-    }
-
-    /// The class of a statement where it stands.
-    fn class(&self, kind: Kind) -> Class {
-        let inside = self.status != IDLE || self.batch_opens();
-        if self.status == FAILED && !self.batch_opens() {
-            return Class::Inside;
-        }
-        match kind {
-            Kind::Commit { .. } if inside => Class::Commit,
-            Kind::Rollback { .. } if inside => Class::Session,
-            Kind::TwoPhase(_) => Class::Opaque,
-            _other if inside => Class::Inside,
-            Kind::Empty | Kind::Read => Class::Read,
-            Kind::LockRead
-            | Kind::Session
-            | Kind::Begin { .. }
-            | Kind::Commit { .. }
-            | Kind::Rollback { .. }
-            | Kind::Savepoint => Class::Session,
-            Kind::Write | Kind::CopyIn => Class::Write,
-            Kind::Opaque => Class::Opaque,
-        }
-    }
-
-    fn batch_opens(&self) -> bool {
-        self.batches.back().is_some_and(|batch| !batch.ended && batch.opens)
-    }
-
-    /// What a statement does to the transaction and the client session.
-    fn note(&mut self, kind: Kind, touches: Touches, calls: bool) {
-        match kind {
-            Kind::Read | Kind::LockRead => self.tx_writes |= calls,
-            Kind::Empty
-            | Kind::Session
-            | Kind::Begin { .. }
-            | Kind::Commit { .. }
-            | Kind::Rollback { .. }
-            | Kind::Savepoint => {}
-            Kind::Write | Kind::CopyIn | Kind::TwoPhase(_) | Kind::Opaque => self.tx_writes = true,
-        }
-        self.tx_notifies |= touches.any(Touches::NOTIFY);
-        self.touched |= touches;
-        self.called |= calls;
-        if let Some(batch) = self.batch() {
-            batch.touches |= touches;
-            batch.calls |= calls;
-            match kind {
-                Kind::Begin { .. } => batch.opens = true,
-                Kind::Commit { chain: false } | Kind::Rollback { chain: false } => {
-                    batch.opens = false;
-                }
-                Kind::Commit { chain: true } => batch.chains = true,
-                Kind::CopyIn => batch.copies = true,
-                Kind::Empty
-                | Kind::Read
-                | Kind::LockRead
-                | Kind::Session
-                | Kind::Rollback { chain: true }
-                | Kind::Savepoint
-                | Kind::Write
-                | Kind::TwoPhase(_)
-                | Kind::Opaque => {}
-            }
-        }
     }
 
     fn query(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
@@ -497,171 +396,7 @@ impl Conversation {
         }
     }
 
-    /// Asks for the transaction's id, and lets nothing pass until it is here.
-    pub(super) fn ask_id(&mut self, server: &mut Vec<u8>) {
-        let make = self.tx_notifies;
-        let prepared = self.server.as_ref().is_some_and(|side| side.ids_prepared);
-        if !prepared {
-            push_ids(server, self.refuse_lowered);
-            for _ in 0..2 {
-                self.expect_at_gate(Awaited::Parse);
-            }
-            if let Some(side) = &mut self.server {
-                side.ids_prepared = true;
-            }
-        }
-        let name = if make { MAKE_ID } else { ASK_ID };
-        push(server, b'B', |body| {
-            body.push(0);
-            body.extend_from_slice(name.as_bytes());
-            body.extend_from_slice(&[0; 7]);
-        });
-        push(server, b'E', |body| body.extend_from_slice(&[0; 5]));
-        push(server, b'H', |_| {});
-        self.expect_at_gate(Awaited::Bind);
-        self.expect_at_gate(Awaited::Execute);
-        let left = if prepared { 2 } else { 4 };
-        self.gate = Some(Gate { left, then: Then::Sync, id: None, serializable: false });
-    }
-
-    fn expect_at_gate(&mut self, what: Awaited) {
-        self.expect(what, true);
-        if let Some(last) = self.expected.back_mut() {
-            last.gate = true;
-        }
-    }
-
-    fn set_then(&mut self, then: Then) {
-        if let Some(gate) = &mut self.gate {
-            gate.then = then;
-        }
-    }
-
-    pub(super) fn committing(&mut self, id: Option<u64>, serializable: bool) {
-        if let Some(batch) = self.batches.back_mut() {
-            batch.progress = Progress::Committing { id, serializable };
-        }
-    }
-
-    fn become_opaque(&mut self) {
-        if let Some(batch) = self.batch() {
-            batch.class = Class::Opaque;
-        }
-    }
-
-    fn end_batch(&mut self) {
-        if let Some(batch) = self.batch() {
-            batch.ended = true;
-        }
-    }
-
-    fn parse(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
-        if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
-        }
-        let (name, rest) = until_zero(head.body);
-        let (text, _) = until_zero(rest);
-        let told = self.summary(text);
-        note_settings(&mut self.custom, &told);
-        let whole = head.length == head.body.len();
-        let lowers = whole && told.lowers_commit && self.refuse_lowered;
-        let mut parse = Vec::new();
-        if lowers {
-            let text = refusal::raise(&refusal::LOWERED_COMMIT);
-            push(&mut parse, b'P', |body| {
-                body.extend_from_slice(name);
-                body.push(0);
-                body.extend_from_slice(text.as_bytes());
-                body.extend_from_slice(&[0, 0, 0]);
-            });
-        } else if whole {
-            parse.reserve(HEADER + head.body.len());
-            push(&mut parse, b'P', |body| body.extend_from_slice(head.body));
-        }
-        let kind = match (whole, lowers) {
-            (true, false) => told.kind,
-            (true, true) => Kind::Session,
-            (false, _) => Kind::Opaque,
-        };
-        let on = self.server.as_ref().map_or(0, |server| server.serial);
-        let (touches, calls) = (told.touches, told.calls);
-        let parse: Rc<[u8]> = parse.into();
-        if !self.skipping && self.statements.get(name).is_none() {
-            self.make_room(name, &parse, out.server);
-        }
-        if lowers {
-            out.server.extend_from_slice(&parse);
-        }
-        let statement = Statement { parse, kind, touches, calls, on, prior: None };
-        self.statements.put(name, statement);
-        if !self.skipping {
-            let name = (!name.is_empty()).then(|| Rc::from(name));
-            let expected =
-                Expected { what: Awaited::Parse, hidden: false, ends: false, gate: false, name };
-            self.expected.push_back(expected);
-        }
-        if lowers { Course::Taken } else { Course::Pass }
-    }
-
-    fn bind(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
-        if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
-        }
-        let (_portal, rest) = until_zero(head.body);
-        let (name, _) = until_zero(rest);
-        let Some(statement) = self.statements.get(name) else {
-            return self.bound(Kind::Opaque, Touches::NONE, true, head, out);
-        };
-        let (kind, touches, calls) = (statement.kind, statement.touches, statement.calls);
-        self.restore_statement(name, out.server);
-        self.bound(kind, touches, calls, head, out)
-    }
-
-    /// A statement is about to be executed in this batch.
-    fn bound(
-        &mut self,
-        kind: Kind,
-        touches: Touches,
-        calls: bool,
-        head: &Head<'_>,
-        out: &mut Out<'_>,
-    ) -> Course {
-        let class = self.class(kind);
-        let own = self.batches.back().map_or(Class::Read, |batch| batch.class);
-        let class = match (own, class) {
-            // A second commit in one batch has an id of its own.
-            (Class::Commit, Class::Write | Class::Commit) => Class::Opaque,
-            (own, class) => class.max(own),
-        };
-        if class != own || class > Class::Inside {
-            if !self.may_follow(class, 1) {
-                return Course::Stay(Stop::Wait);
-            }
-            if let Some(batch) = self.batch() {
-                batch.class = class;
-                batch.held |= !batch.visible && !matches!(class, Class::Inside | Class::Opaque);
-            }
-        }
-        self.note(kind, touches, calls);
-        let ends_transaction = matches!(kind, Kind::Commit { .. }) && class == Class::Commit;
-        let whole = head.length == head.body.len();
-        if ends_transaction && !self.skipping && whole {
-            if self.tx_writes {
-                let mut bind = Vec::with_capacity(HEADER + head.body.len());
-                push(&mut bind, b'B', |body| body.extend_from_slice(head.body));
-                self.ask_id(out.server);
-                self.set_then(Then::Bind(bind));
-                return Course::Taken;
-            }
-            self.committing(None, false);
-        }
-        if !self.skipping {
-            self.expect(Awaited::Bind, false);
-        }
-        Course::Pass
-    }
-
-    fn step(&mut self, what: Awaited, begins: bool) -> Course {
+    pub(super) fn step(&mut self, what: Awaited, begins: bool) -> Course {
         if begins {
             self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
         }
@@ -669,76 +404,6 @@ impl Conversation {
             self.expect(what, false);
         }
         Course::Pass
-    }
-
-    fn describe(&mut self, body: &[u8], begins: bool, out: &mut Out<'_>) -> Course {
-        if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
-        }
-        if let Some((b'S', name)) = body.split_first() {
-            self.restore_statement(until_zero(name).0, out.server);
-        }
-        self.step(Awaited::Describe, false)
-    }
-
-    fn close(&mut self, body: &[u8], begins: bool) -> Course {
-        if let Some((b'S', name)) = body.split_first() {
-            let name = until_zero(name).0;
-            self.statements.remove(name);
-            self.forget_shared(name);
-        }
-        self.step(Awaited::Close, begins)
-    }
-
-    /// Makes a prepared statement on a server that does not have it yet.
-    fn restore_statement(&mut self, name: &[u8], server: &mut Vec<u8>) {
-        let serial = self.server.as_ref().map_or(0, |server| server.serial);
-        let Some(statement) = self.statements.get_mut(name).filter(|found| found.on != serial)
-        else {
-            return;
-        };
-        statement.on = serial;
-        let parse = Rc::clone(&statement.parse);
-        if self.skipping || self.shares(name, &parse) {
-            return;
-        }
-        self.make_room(name, &parse, server);
-        if let Some(statement) = self.statements.get(name) {
-            server.extend_from_slice(&statement.parse);
-            self.expect(Awaited::Parse, true);
-            if let Some(last) = self.expected.back_mut().filter(|_| !name.is_empty()) {
-                last.name = Some(Rc::from(name));
-            }
-        }
-    }
-
-    /// The connection has this statement, from an earlier client session.
-    fn shares(&self, name: &[u8], parse: &[u8]) -> bool {
-        let shared = self.server.as_ref().and_then(|side| side.shared.as_ref());
-        shared.is_some_and(|shared| shared.borrow().get(name).is_some_and(|had| **had == *parse))
-    }
-
-    /// On a connection that others use too, the name may mean something else.
-    fn make_room(&mut self, name: &[u8], parse: &Rc<[u8]>, server: &mut Vec<u8>) {
-        let Some(shared) = self.server.as_ref().and_then(|side| side.shared.clone()) else {
-            return;
-        };
-        if name.is_empty() {
-            return;
-        }
-        push(server, b'C', |body| {
-            body.push(b'S');
-            body.extend_from_slice(name);
-            body.push(0);
-        });
-        self.expect(Awaited::Close, true);
-        shared.borrow_mut().insert(name.into(), Rc::clone(parse));
-    }
-
-    pub(super) fn forget_shared(&mut self, name: &[u8]) {
-        if let Some(shared) = self.server.as_ref().and_then(|side| side.shared.as_ref()) {
-            shared.borrow_mut().remove(name);
-        }
     }
 
     fn function_call(&mut self, begins: bool) -> Course {
@@ -790,7 +455,7 @@ impl Conversation {
 }
 
 /// Remembers the names of settings that no catalogue lists.
-fn note_settings(custom: &mut Vec<String>, told: &Summary<'_>) {
+pub(super) fn note_settings(custom: &mut Vec<String>, told: &Summary<'_>) {
     const MOST: usize = 200;
     if !told.touches.any(Touches::SETTING) {
         return;
@@ -804,25 +469,9 @@ fn note_settings(custom: &mut Vec<String>, told: &Summary<'_>) {
 }
 
 /// The bytes before the first zero byte, and those behind it.
-fn until_zero(bytes: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn until_zero(bytes: &[u8]) -> (&[u8], &[u8]) {
     match bytes.iter().position(|byte| *byte == 0) {
         Some(end) => (&bytes[..end], &bytes[end + 1..]),
         None => (bytes, &[]),
-    }
-}
-
-/// Appends the Parse messages of the statements that ask for ids.
-/// `raise`: they also see to it that the commit waits.
-pub fn push_ids(server: &mut Vec<u8>, raise: bool) {
-    for (name, text) in [(ASK_ID, ASK_ID_TEXT), (MAKE_ID, MAKE_ID_TEXT)] {
-        push(server, b'P', |body| {
-            body.extend_from_slice(name.as_bytes());
-            body.push(0);
-            body.extend_from_slice(text.as_bytes());
-            if raise {
-                body.extend_from_slice(WAIT_TEXT.as_bytes());
-            }
-            body.extend_from_slice(&[0, 0, 0]);
-        });
     }
 }

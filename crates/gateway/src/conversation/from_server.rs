@@ -1,11 +1,11 @@
 //! What the server sends: matched with what was asked, hidden, held, or passed on.
 
-use wire::frame::{Frame, HEADER, push};
-use wire::message::{DataRow, Fields, field};
+use wire::frame::{Frame, HEADER};
+use wire::message::{Fields, field};
 use wire::sql::Touches;
 
 use super::from_client::Out;
-use super::{Awaited, Class, Conversation, Gate, Heard, IDLE, LASTING, Progress, Then, WHOLE};
+use super::{Awaited, Conversation, Gate, Heard, IDLE, LASTING, Progress, Then, WHOLE};
 use crate::refusal;
 
 /// The largest message that is held as a whole.
@@ -24,7 +24,7 @@ enum Fate {
 
 impl Conversation {
     /// Walks `input`; how much of it was taken, and what it amounted to.
-    pub fn from_server(&mut self, input: &[u8], out: &mut Out<'_>) -> (usize, Heard) {
+    pub fn hear_server(&mut self, input: &[u8], out: &mut Out<'_>) -> (usize, Heard) {
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -220,49 +220,6 @@ impl Conversation {
         Fate::Shown
     }
 
-    fn read_id(&mut self, body: &[u8]) {
-        let Some(gate) = &mut self.gate else {
-            return;
-        };
-        let row = DataRow::of(body);
-        gate.id = row.text(0).and_then(|text| text.parse().ok());
-        gate.serializable = row.text(1) == Some("serializable");
-    }
-
-    /// The id is here, or the transaction has failed: what commits is sent.
-    fn open_gate(&mut self, server: &mut Vec<u8>) {
-        let Some(Gate { then, id, serializable, .. }) = self.gate.take() else {
-            return;
-        };
-        self.held_back = Some((then, id, serializable));
-        self.let_commit(server);
-    }
-
-    /// Sends what the gate held, unless a cancel is still on its way to the server.
-    pub fn let_commit(&mut self, server: &mut Vec<u8>) {
-        if self.cancels > 0 {
-            return;
-        }
-        let Some((then, id, serializable)) = self.held_back.take() else {
-            return;
-        };
-        self.committing(id, serializable);
-        match then {
-            Then::Sync => {
-                push(server, b'S', |_| {});
-                self.expect(Awaited::Sync, false);
-            }
-            Then::Query(bytes) => {
-                server.extend_from_slice(&bytes);
-                self.expect(Awaited::Query, false);
-            }
-            Then::Bind(bytes) => {
-                server.extend_from_slice(&bytes);
-                self.expect(Awaited::Bind, false);
-            }
-        }
-    }
-
     fn error(&mut self, frame: Frame<'_>, out: &mut Out<'_>) -> Fate {
         let fields = Fields::of(frame.body);
         if matches!(fields.get(field::SEVERITY), Some("FATAL" | "PANIC")) {
@@ -333,32 +290,6 @@ impl Conversation {
             }
         }
         self.skipping = true;
-    }
-
-    /// An error came before the transaction's id.
-    fn fail_gate(&mut self, server: &mut Vec<u8>) {
-        let rewritten = self.batches.front().is_some_and(|batch| batch.rewritten);
-        match self.gate.take().map(|gate| gate.then) {
-            None if rewritten => {}
-            None => return,
-            Some(Then::Sync) => {}
-            Some(Then::Query(bytes)) => {
-                push(server, b'S', |_| {});
-                self.expect(Awaited::Sync, true);
-                server.extend_from_slice(&bytes);
-                self.expect(Awaited::Query, false);
-                self.skipping = false;
-                if let Some(batch) = self.batches.front_mut() {
-                    batch.class = Class::Inside;
-                    batch.failed = false;
-                }
-                return;
-            }
-            Some(Then::Bind(_)) => return,
-        }
-        push(server, b'S', |_| {});
-        self.expect(Awaited::Sync, false);
-        self.skipping = false;
     }
 
     fn ready(&mut self, body: &[u8], out: &mut Out<'_>) -> Fate {

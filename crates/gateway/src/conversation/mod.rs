@@ -9,9 +9,12 @@
 //!
 //! Hidden messages are those of the gateway; their replies are not passed on.
 
+mod batch;
 mod cut;
 mod from_client;
 mod from_server;
+mod gate;
+mod prepared;
 mod statements;
 
 use std::cell::RefCell;
@@ -21,8 +24,9 @@ use std::rc::Rc;
 use wire::sql::Touches;
 
 pub use cut::Cut;
-pub use from_client::{Out, push_ids};
+pub use from_client::Out;
 pub use from_server::WAIT;
+pub use gate::push_ids;
 pub use statements::Statements;
 
 /// The status byte of ReadyForQuery.
