@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::Client;
 use crate::conversation::{Cut, Out, Stop};
 use crate::counters::End;
 use crate::exchange::{Answer, ExchangeError, Server};
-use crate::house::Greetings;
+use crate::house::{Greetings, House};
 use crate::in_doubt::{self, Doubt, Judgement, Outcome, Reading};
 use crate::login::farewell;
 use crate::refusal::{self, Refusal};
@@ -271,8 +272,9 @@ impl Client {
                 Judgement::Lost => Outcome::NotCommitted,
                 Judgement::Unknown => Outcome::Unknown,
                 judgement @ (Judgement::Ask | Judgement::AskThenCommit) => {
+                    let term = held.server.side.term;
                     let asked = ask_status(&mut held.server, doubt, judgement);
-                    match timeout_at(deadline, asked).await {
+                    match timeout_at(deadline, while_served(&house, Some(term), asked)).await {
                         Ok(Ok(outcome)) => outcome,
                         Ok(Err(_)) => continue,
                         Err(_) => Outcome::Unknown,
@@ -309,6 +311,8 @@ impl Client {
         let Some(held) = &mut self.server else {
             return self.recover().await;
         };
+        let house = Rc::clone(&self.house);
+        let term = (!held.server.side.standby).then_some(held.server.side.term);
         let mut looked = Ok(());
         if self.talk.guard_ended() {
             let wanted = self.kept.setting("default_transaction_read_only");
@@ -316,11 +320,12 @@ impl Client {
                 Some(value) => format!("SET default_transaction_read_only = {}", literal(value)),
                 None => "RESET default_transaction_read_only".to_owned(),
             };
-            looked = held.server.ask(&back).await.map(|_| ());
+            looked = while_served(&house, term, held.server.ask(&back)).await.map(|_| ());
         }
         if looked.is_ok() && self.talk.wants_look() {
-            looked = match held.server.ask(&question(&self.talk.custom)).await {
-                Ok(answer) => self.looked(&answer).await,
+            let question = question(&self.talk.custom);
+            looked = match while_served(&house, term, held.server.ask(&question)).await {
+                Ok(answer) => while_served(&house, term, self.looked(&answer)).await,
                 Err(error) => Err(error),
             };
         }
@@ -406,6 +411,30 @@ impl Client {
             let _heard = timeout(FAREWELL, farewell(self.stream, &self.to_client)).await;
         } else {
             let _closed = timeout(FAREWELL, self.stream.shutdown()).await;
+        }
+    }
+}
+
+/// Does something on the server of `term`'s principal, as long as it may serve. Of a standby there is
+/// no term: it has the time that a connection may take.
+async fn while_served<T>(
+    house: &House,
+    term: Option<u64>,
+    work: impl Future<Output = Result<T, ExchangeError>>,
+) -> Result<T, ExchangeError> {
+    let lost = || ExchangeError::Lost(std::io::ErrorKind::TimedOut.into());
+    let Some(term) = term else {
+        return timeout(house.config.file.times.connect(), work).await.unwrap_or(Err(lost()));
+    };
+    let mut work = pin!(work);
+    loop {
+        let changed = house.pool.changed();
+        if house.pool.lease(term) == Lease::Over {
+            return Err(lost());
+        }
+        tokio::select! {
+            done = &mut work => return done,
+            () = changed => {}
         }
     }
 }
