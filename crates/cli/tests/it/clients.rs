@@ -81,10 +81,10 @@ fn clients_in_six_languages_are_told_the_truth_about_every_row_and_stay_connecte
     demo.demo("kill", &["principal"]).expect(0);
     demo.wait("be1 serves", |pool| pool["principal"] == "be1");
     programs.go_on("after the crash");
-    let told = programs.finish();
+    let (told, said) = programs.finish();
     let written = rows(&uri);
     for (name, in_flight) in CLIENTS {
-        lives_on(name, &told[name]);
+        lives_on(name, &told[name], &said);
         fails_in_what_was_under_way(name, &told[name].failed, in_flight);
         told_the_truth(name, &told[name], written.get(name).unwrap_or(&BTreeMap::new()));
     }
@@ -114,8 +114,8 @@ fn rows(uri: &str) -> BTreeMap<String, BTreeMap<i64, usize>> {
 
 /// The same connection all the time, and it knows what it knew before.
 #[track_caller]
-fn lives_on(name: &str, client: &Client) {
-    assert_eq!(client.lost, None, "{name} lost its connection");
+fn lives_on(name: &str, client: &Client, said: &str) {
+    assert_eq!(client.lost, None, "{name} lost its connection: {client:?}\n{said}");
     let ended = client.ended.as_ref().unwrap();
     assert_eq!(ended["mark"], name, "a setting of {name} was not restored");
     assert_eq!(ended["doubled"], 42, "a prepared statement of {name} was not restored");

@@ -145,8 +145,9 @@ impl Programs {
     }
 
     /// Closes their standard input; waits until each has looked at what its connection knows.
+    /// Gives what they told, and what they said besides.
     #[track_caller]
-    pub fn finish(mut self) -> BTreeMap<String, Client> {
+    pub fn finish(mut self) -> (BTreeMap<String, Client>, String) {
         for program in &mut self.programs {
             drop(program.child.stdin.take());
         }
@@ -162,17 +163,23 @@ impl Programs {
             program.reader.take().unwrap().join().unwrap();
             assert!(status.success(), "{status}: {}", program.words());
         }
-        self.told.now()
+        (self.told.now(), self.programs.iter().map(Program::words).collect())
     }
 
     fn explain(&self, names: &[String]) -> String {
         let told = self.told.now();
         let mut text = String::new();
+        let one = |failure: &Failure| format!("{failure:?}");
         for name in names {
             let client = told.get(name).cloned().unwrap_or_default();
             let Client { acknowledged, failed, lost, .. } = client;
             let count = acknowledged.len();
-            text.push_str(&format!("{name}: {count} rows, failed {failed:?}, lost {lost:?}\n"));
+            let first = failed.first().map(one);
+            let last = (failed.len() > 1).then(|| failed.last().map(one));
+            text.push_str(&format!(
+                "{name}: {count} rows, lost {lost:?}, {} failures, from {first:?} to {last:?}\n",
+                failed.len()
+            ));
         }
         for program in &self.programs {
             text.push_str(&program.words());

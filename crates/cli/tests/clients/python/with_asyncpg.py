@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import traceback
 
 import asyncpg
 
@@ -81,6 +82,7 @@ async def tell(way, count):
     try:
         await work(way, count)
     except Exception as error:
+        traceback.print_exc()
         say(f"asyncpg {way.__name__}", lost=[], text=repr(error))
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 import time
+import traceback
 
 import psycopg
 
@@ -38,9 +39,11 @@ def transaction(connection, rows):
 
 def savepoint(connection, rows):
     with connection.transaction():
+        # By hand: a nested transaction() cannot be left after its SAVEPOINT has failed.
         connection.execute(INSERT, rows[0])
-        with connection.transaction():
-            connection.execute(INSERT, rows[1])
+        connection.execute("SAVEPOINT here")
+        connection.execute(INSERT, rows[1])
+        connection.execute("RELEASE here")
 
 
 def pipeline(connection, rows):
@@ -68,6 +71,9 @@ WAYS |= {pipeline: 5, copy: 3, reads: 1}
 def work(way, count):
     name = f"psycopg {way.__name__}"
     with psycopg.connect(uri, autocommit=True, application_name=name) as connection:
+        if way in (transaction, savepoint):
+            # With prepared statements of its own psycopg sends DEALLOCATE ALL after a rollback.
+            connection.prepare_threshold = None
         connection.execute(f"SET written.mark = '{name}'")
         connection.execute("PREPARE doubled AS SELECT $1::int * 2")
         heard = []
@@ -95,6 +101,7 @@ def tell(way, count):
     try:
         work(way, count)
     except Exception as error:
+        traceback.print_exc()
         say(f"psycopg {way.__name__}", lost=[], text=repr(error))
 
 
