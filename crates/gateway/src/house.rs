@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use crate::config::FrontEnd;
-use crate::counters::Counters;
+use crate::counters::{Counters, Gauge};
+use crate::handover::Links;
 use crate::login::Door;
 use crate::mode::Modes;
 use crate::registry::Registry;
@@ -32,6 +33,10 @@ pub struct House {
     pub greetings: RefCell<Greetings>,
     /// Client sessions with something under way on the principal.
     pub busy: Cell<usize>,
+    /// Clients that are connected, from their first byte to the last one.
+    pub connections: Gauge,
+    /// Processes from before that still have client sessions.
+    pub links: Links,
     /// No new client sessions: the gateway ends.
     pub ending: Cell<bool>,
 }

@@ -12,6 +12,7 @@ pub mod config;
 mod conversation;
 mod counters;
 mod exchange;
+mod handover;
 mod house;
 mod in_doubt;
 mod listener;
@@ -29,17 +30,18 @@ mod status;
 mod tls;
 mod verifiers;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, interval, sleep, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 
 use crate::clock::Moment;
 use crate::config::FrontEnd;
 use crate::counters::Counters;
+use crate::handover::HandoverError;
 use crate::house::{House, SCRATCH};
 use crate::login::Door;
 use crate::lookup::{Lookup, LookupError};
@@ -52,14 +54,16 @@ use crate::verifiers::{Ask, Patience, Verifiers};
 
 /// How often client sessions that take nothing are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often a process whose sockets are another's looks whether its clients have left.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long client sessions may take to hear that the gateway ends.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot listen on {what} = {address}: {error}")]
-    Listen { what: &'static str, address: std::net::SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     #[error("cannot make the directory {}: {error}", path.display())]
     StateDir { path: std::path::PathBuf, error: std::io::Error },
     #[error(transparent)]
@@ -77,9 +81,9 @@ pub async fn run(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result
 async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     make_state_dir(&config)?;
     let tls = config.file.tls.as_ref().map(Tls::load).transpose()?;
-    let listener = listen("listen", config.listen).await?;
-    let admin = listen("admin_listen", config.admin_listen).await?;
-    let address = listener.local_addr().unwrap_or(config.listen);
+    let (mut held, links) = handover::arrive(&config).await?;
+    let (clients, commands) = held.entrances();
+    let address = clients.address().unwrap_or(config.listen);
 
     let pool = Pool::follow(&config);
     let mode = Modes::follow(&pool, &config.file.times);
@@ -88,7 +92,7 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
     let verifiers = Verifiers::open(&config.file.state_dir, ask);
     let door = Door { tls, verifiers, trust: config.file.trust.clone() };
     let status = Status::new(&config, address, pool.clone(), mode.clone(), Rc::clone(&counters));
-    let (end, ended) = oneshot::channel();
+    let (end, mut ended) = oneshot::channel();
     let house = Rc::new(House {
         config,
         pool,
@@ -100,18 +104,38 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
         scratch: vec![0; SCRATCH].into(),
         greetings: Default::default(),
         busy: Default::default(),
+        connections: Default::default(),
+        links,
         ending: Default::default(),
     });
-    spawn_local(status::serve(admin, status, end));
+    let answering = spawn_local(status::serve(commands, status, end));
     spawn_local(follow_route(Rc::clone(&house)));
     spawn_local(sweep(Rc::clone(&house)));
-    let accepting = spawn_local(listener::serve(Rc::clone(&house), Rc::new(listener)));
+    let accepting = spawn_local(listener::serve(Rc::clone(&house), clients));
+    held.serving(&house.links).await;
     tracing::info!(%address, "the Front End takes clients");
-    tokio::select! {
-        () = shutdown => {}
-        _asked = ended => {}
+    let mut shutdown = pin!(shutdown);
+    let after = tokio::select! {
+        () = &mut shutdown => None,
+        _asked = &mut ended => None,
+        after = held.given_away(&house.door.verifiers, &house.links) => Some(after),
+    };
+    held.close();
+    let _closed = timeout(LAST_WORDS, async { tokio::join!(accepting, answering) }).await;
+    house.door.verifiers.stop_writing().await;
+    drop(held);
+    if let Some(after) = after {
+        tracing::info!(
+            connections = house.connections.get(),
+            "another process of this Front End takes clients now; this one ends with its last one"
+        );
+        spawn_local(handover::pass_cancels(Rc::clone(&house), after));
+        tokio::select! {
+            () = shutdown => {}
+            Ok(()) = ended => {}
+            () = drained(&house) => {}
+        }
     }
-    accepting.abort();
     house.ending.set(true);
     house.registry.end_all();
     let deadline = Instant::now() + LAST_WORDS;
@@ -129,8 +153,13 @@ fn make_state_dir(config: &FrontEnd) -> Result<(), Error> {
     made.map_err(|error| Error::StateDir { path: path.clone(), error })
 }
 
-async fn listen(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|error| Error::Listen { what, address, error })
+/// Waits until the last client has left, for as long as clients may stay.
+async fn drained(house: &House) {
+    let limit = house.config.file.times.drain_ms;
+    let deadline = (limit > 0).then(|| Instant::now() + Duration::from_millis(limit));
+    while house.connections.get() > 0 && deadline.is_none_or(|at| Instant::now() < at) {
+        sleep(LOOK).await;
+    }
 }
 
 /// How it is found out how users log in.

@@ -5,28 +5,33 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use crate::client;
+use crate::handover::Entrance;
 use crate::house::House;
 use crate::login::{Accepted, LoggedIn, accept, farewell};
 use crate::refusal::{self, Refusal};
-use crate::registry::CancelTarget;
+use crate::registry::{CancelTarget, Seat};
 use crate::relay;
 use crate::socket;
 
 /// How long a cancel may take.
 const CANCEL: Duration = Duration::from_secs(5);
 
-/// Accepts clients until the task is ended.
-pub async fn serve(house: Rc<House>, listener: Rc<TcpListener>) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => {
+/// Accepts clients until the task is ended, or another process accepts them.
+pub async fn serve(house: Rc<House>, mut entrance: Entrance) {
+    while let Some(accepted) = entrance.accept().await {
+        match accepted {
+            Ok(socket) => {
+                let here = house.connections.enter();
                 let house = Rc::clone(&house);
-                spawn_local(welcome(house, socket));
+                spawn_local(async move {
+                    welcome(house, socket).await;
+                    drop(here);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a client could not be accepted");
@@ -45,7 +50,7 @@ async fn welcome(house: Rc<House>, socket: TcpStream) {
     let logged_in = match timeout(times.login(), accept(socket, &house.door)).await {
         Ok(Ok(Accepted::Client(logged_in))) => logged_in,
         Ok(Ok(Accepted::Cancel { process, key, stream })) => {
-            let _done = timeout(CANCEL, cancel(&house, process, &key)).await;
+            cancel(&house, process, &key).await;
             drop(stream);
             return;
         }
@@ -115,11 +120,16 @@ fn lowers_commit(name: &str, value: &str) -> bool {
         .any(|(name, value)| name.eq_ignore_ascii_case(b"synchronous_commit") && lowered(&value))
 }
 
-/// Passes a client's wish to cancel on to the server, unless a commit waits there.
-async fn cancel(house: &House, number: u32, key: &[u8]) {
-    let Some(seat) = house.registry.named(number, key) else {
-        return;
-    };
+/// Passes a client's wish to cancel on: to its server, or to the process that has its session.
+pub async fn cancel(house: &House, number: u32, key: &[u8]) {
+    match house.registry.named(number, key) {
+        Some(seat) => cancel_at(&seat).await,
+        None => house.links.cancel(number, key),
+    }
+}
+
+/// Passes the wish on to the server, unless a commit waits there.
+async fn cancel_at(seat: &Seat) {
     let target = seat.target.borrow().clone();
     let Some(target) = target else {
         seat.cancelled.notify_waiters();
@@ -130,10 +140,10 @@ async fn cancel(house: &House, number: u32, key: &[u8]) {
         return;
     }
     seat.cancels.set(seat.cancels.get() + 1);
-    let sent = send_cancel(&target).await;
+    let sent = timeout(CANCEL, send_cancel(&target)).await;
     seat.cancels.set(seat.cancels.get() - 1);
     seat.wake();
-    if let Err(error) = sent {
+    if let Err(error) = sent.map_err(std::io::Error::from).flatten() {
         tracing::debug!(%error, "a cancel did not reach the server");
     }
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 use protocol::admin::{Code, Request, Response};
 use protocol::frame::Kind;
 use protocol::handshake::{Hello, Introduction, Reason, Refused, Role};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 pub use self::shown::Status;
+use crate::handover::Entrance;
 use crate::route::line::{Line, LineError};
 
 /// Commands at one time.
@@ -33,17 +34,18 @@ struct Door {
     shutdown: RefCell<Option<oneshot::Sender<()>>>,
 }
 
-/// Answers commands until the task is ended. `shutdown` is told when a command ends the gateway.
-pub async fn serve(listener: TcpListener, status: Status, shutdown: oneshot::Sender<()>) {
+/// Answers commands until the task is ended, or another process answers them. `shutdown` is told
+/// when a command ends the gateway.
+pub async fn serve(mut entrance: Entrance, status: Status, shutdown: oneshot::Sender<()>) {
     let door = Rc::new(Door {
         me: status.introduction(),
         status,
         room: Semaphore::new(COMMANDS),
         shutdown: RefCell::new(Some(shutdown)),
     });
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+    while let Some(accepted) = entrance.accept().await {
+        match accepted {
+            Ok(stream) => {
                 let door = Rc::clone(&door);
                 spawn_local(async move {
                     if let Err(error) = door.converse(stream).await {
@@ -151,6 +153,8 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use protocol::admin::{FrontEndMode, FrontEndStatus};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::config::{FrontEnd, FrontEndFile};
@@ -201,7 +205,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
             let (shutdown, ended) = oneshot::channel();
-            spawn_local(serve(listener, status, shutdown));
+            let (_open, is_open) = watch::channel(true);
+            spawn_local(serve(Entrance::new(Rc::new(listener), is_open), status, shutdown));
             test(address, counters, ended).await;
         });
     }

@@ -107,6 +107,8 @@ pub struct Verifiers {
     /// When a question failed last, if none has been answered since.
     failed: Cell<Option<Moment>>,
     changed: Rc<Notify>,
+    /// Whether the copy on disk is written; taken while it is.
+    writes: Rc<Mutex<bool>>,
     now: fn() -> Moment,
 }
 
@@ -139,6 +141,7 @@ impl Verifiers {
             asking: RefCell::default(),
             failed: Cell::new(None),
             changed: Rc::new(Notify::new()),
+            writes: Rc::new(Mutex::new(true)),
             now,
         });
         verifiers.count_iterations();
@@ -149,8 +152,20 @@ impl Verifiers {
             state_dir.to_owned(),
             Rc::downgrade(&verifiers),
             verifiers.changed.clone(),
+            verifiers.writes.clone(),
         ));
         verifiers
+    }
+
+    /// When this returns, the copy on disk is written no more: another process owns it.
+    pub async fn stop_writing(&self) {
+        *self.writes.lock().await = false;
+    }
+
+    /// The copy on disk is this process's again.
+    pub async fn resume_writing(&self) {
+        *self.writes.lock().await = true;
+        self.changed.notify_one();
     }
 
     /// How this user logs in. Fails only if nobody can be asked and nothing is known of the user.
@@ -486,6 +501,30 @@ mod tests {
             let verifiers = principal.open(&dir.0);
             assert_eq!(secret(&verifiers.find("anna").await.unwrap()), secret(&before));
             assert_eq!(verifiers.stand_in("nobody"), stand_in);
+        });
+    }
+
+    #[test]
+    fn the_copy_on_disk_is_left_alone_while_it_is_another_ones() {
+        let dir = Scratch::new("verifiers");
+        run(async {
+            let principal = Principal::with(&[("anna", row(b"one"))]);
+            let verifiers = principal.open(&dir.0);
+            verifiers.stop_writing().await;
+            let file = dir.0.join(store::FILE);
+            std::fs::write(&file, "another's").unwrap();
+            verifiers.find("anna").await.unwrap();
+            // Longer than the task that writes needs to look up.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "another's");
+            verifiers.resume_writing().await;
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("anna")) {
+                assert!(Instant::now() < deadline, "the copy is not written");
+                tokio::task::yield_now().await;
+            }
         });
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use wire::scram::Key;
 
 use super::{Row, Verifiers};
@@ -48,16 +48,25 @@ pub fn read(state_dir: &Path) -> (Stored, bool) {
     }
 }
 
-/// Writes after each change, until the verifiers are gone.
-pub async fn keep(state_dir: PathBuf, verifiers: Weak<Verifiers>, changed: Rc<Notify>) {
+/// Writes after each change while `writes` says so, until the verifiers are gone.
+pub async fn keep(
+    state_dir: PathBuf,
+    verifiers: Weak<Verifiers>,
+    changed: Rc<Notify>,
+    writes: Rc<Mutex<bool>>,
+) {
     loop {
         changed.notified().await;
+        let writes = writes.lock().await;
         let Some(stored) = verifiers.upgrade().map(|verifiers| Stored {
             stand_in: verifiers.stand_in,
             users: verifiers.rows().into_iter().collect(),
         }) else {
             return;
         };
+        if !*writes {
+            continue;
+        }
         let dir = state_dir.clone();
         let written = tokio::task::spawn_blocking(move || write(&dir, &stored)).await;
         if let Err(error) = written.map_err(io::Error::from).flatten() {
