@@ -23,10 +23,14 @@ pub struct Kept {
     pub quiet: bool,
 }
 
+/// The two settings that may not be lowered count wherever they come from: a RESET brings back
+/// what the server has for the user.
 const LOOK: &str = "\
 SELECT 'set', name, setting FROM pg_catalog.pg_settings \
  WHERE source = 'session' AND name NOT LIKE 'transaction\\_%' \
    AND name NOT IN ('role', 'session_authorization', 'seed', 'is_superuser') \
+    OR name = 'synchronous_commit' AND setting NOT IN ('on', 'remote_apply') \
+    OR name = 'client_min_messages' AND setting IN ('error', 'fatal', 'panic') \
 UNION ALL SELECT 'role', pg_catalog.current_setting('role'), NULL \
 UNION ALL SELECT 'user', session_user::text, NULL \
 UNION ALL SELECT 'listen', c, NULL FROM pg_catalog.pg_listening_channels() c \
