@@ -21,6 +21,7 @@ use crate::stage::{Demo, process};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(5);
+const JUDGES_PASSWORD: &str = "judgesOnly";
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
 pub type Rows = Vec<Vec<Option<String>>>;
@@ -276,6 +277,20 @@ impl Demo {
         let talk = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{statements}: {talk}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Makes a superuser who may connect from anywhere.
+    #[track_caller]
+    pub fn make_judge(&self, server: &str) {
+        let role = format!("CREATE ROLE judge SUPERUSER LOGIN PASSWORD '{JUDGES_PASSWORD}'");
+        self.superuser(server, &role);
+    }
+
+    /// The judge's connection to a server itself: much quicker than a new process.
+    pub fn judge(&self, server: &str) -> Session {
+        let port = process(&self.status(), server)["postgres_port"].to_string();
+        let uri = format!("postgresql://judge:{JUDGES_PASSWORD}@127.0.0.1:{port}/demo");
+        Session::open(&uri).unwrap()
     }
 
     /// Changes settings of the Front End (`name = value` each) and starts it again.

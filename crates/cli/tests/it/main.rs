@@ -15,6 +15,7 @@ mod front_end_alone;
 mod front_end_crash;
 mod front_end_limits;
 mod front_end_log_in;
+mod front_end_pooling;
 mod place;
 mod stage;
 mod usage;
