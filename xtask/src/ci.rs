@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::clock::Stopwatch;
-use crate::{output, prepare, run, tidy};
+use crate::{fuzz, output, prepare, run, tidy};
 
 struct Stage {
     name: &'static str,
@@ -38,6 +38,12 @@ fn all(stages: &mut Vec<Stage>, results: &mut Vec<String>) -> Result<()> {
     timed(stages, "build", "everything that the tests need", || {
         run::pass(&mut run::cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"]))
     })?;
+    timed(
+        stages,
+        "fuzz",
+        "bytes that nobody should send, to every reader of bytes",
+        fuzz::briefly,
+    )?;
     timed(stages, "tests", "all crates, the model check, and real PostgreSQL servers", || {
         let arguments = ["test", "--workspace", "--locked", "--no-fail-fast"];
         let is_result = |line: &str| line.starts_with("test result:");

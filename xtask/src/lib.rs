@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod ci;
 pub mod clock;
+pub mod fuzz;
 pub mod model;
 pub mod output;
 pub mod postgres;

@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use xtask::{bench, ci, model, output, postgres, prepare, tidy, versions};
+use xtask::{bench, ci, fuzz, model, output, postgres, prepare, tidy, versions};
 
 const USAGE: &str = "\
 usage: cargo xtask CHORE
@@ -18,6 +18,9 @@ usage: cargo xtask CHORE
   model              search the session core for a violated invariant, as `make test` does
   model --deep [N]   the same for N minutes (10), on all processors
   replay FILE        play the trace of a violation again, step by step
+  fuzz wire          search for bytes that make a reader panic or hang; a minute, or
+                     --minutes N, --seconds N, --seed S, --only READER; or
+                     --replay FILE plays a case again
   test-versions      the tests against real PostgreSQL with 16 and 18
   bench mirroring    pgbench: plain synchronous replication against a mirrored pool
   bench gateway      pgbench: direct, PgBouncer and HAProxy against the gateway
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
             Err(_) => return usage(),
         },
         ["replay", file] => model::replay(file.as_ref()),
+        ["fuzz", "wire", rest @ ..] => fuzz::wire(rest),
         ["test-versions"] => versions::run(),
         ["bench", "mirroring", rest @ ..] => bench::mirroring(rest),
         ["bench", "gateway", rest @ ..] => bench::forwarding(rest),

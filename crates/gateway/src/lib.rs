@@ -12,6 +12,8 @@ pub mod config;
 mod conversation;
 mod counters;
 mod exchange;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod handover;
 mod house;
 mod in_doubt;
