@@ -20,7 +20,7 @@ use crate::conversation::{Conversation, Heard, IDLE, Out, Stop};
 use crate::counters::{End, Inside};
 use crate::house::House;
 use crate::login::{Credentials, LoggedIn};
-use crate::refusal;
+use crate::refusal::{self, Refusal};
 use crate::registry::Seated;
 use crate::restore::Kept;
 use crate::route::Lease;
@@ -71,7 +71,15 @@ pub struct Client {
     stop: Stop,
     client_closed: bool,
     restored: u64,
+    /// Servers that failed while the client session was made again on them.
+    attempts: u32,
     with_server: Option<Inside>,
+    /// Something is under way on the principal.
+    busy: Option<Inside>,
+    /// TLS has bytes that the socket has not taken.
+    unflushed: bool,
+    /// Behind the end of a batch the server has said more.
+    rewalk: bool,
 }
 
 /// Serves a client that has logged in, until it leaves.
@@ -102,7 +110,11 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
         stop: Stop::More,
         client_closed: false,
         restored: 0,
+        attempts: 0,
         with_server: None,
+        busy: None,
+        unflushed: false,
+        rewalk: false,
         house,
     };
     drop(logged_in.parameters);
@@ -127,18 +139,25 @@ impl Client {
                 Next::ClientLeft => Err(End::Left),
                 Next::ClientLost => Err(End::Lost),
                 Next::ClientBroken => {
-                    refusal::BROKEN.push(&mut self.to_client);
+                    self.last_word(&refusal::BROKEN);
                     Err(End::Malformed)
                 }
                 Next::Slow => Err(End::Slow),
                 Next::Shutdown => {
-                    refusal::ENDING.push(&mut self.to_client);
+                    self.last_word(&refusal::ENDING);
                     Err(End::Shutdown)
                 }
             };
             if let Err(end) = going_on {
                 return end;
             }
+        }
+    }
+
+    /// Says why the client session ends, unless the client is in the middle of a message.
+    fn last_word(&mut self, refused: &Refusal) {
+        if !self.talk.is_in_a_message() {
+            refused.push(&mut self.to_client);
         }
     }
 
@@ -159,9 +178,13 @@ impl Client {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.seat.register(cx);
         loop {
-            if self.seat.end.get() {
+            let committing = self.talk.is_committing() && self.house.ending.get();
+            if self.seat.end.get() && !committing {
                 let stuck = self.seat.stuck_since.get().is_some();
                 return Poll::Ready(if stuck { Next::Slow } else { Next::Shutdown });
+            }
+            if self.is_abandoned() {
+                return Poll::Ready(Next::ServerLost);
             }
             if self.house.pool.generation() != self.generation {
                 self.generation = self.house.pool.generation();
@@ -207,19 +230,33 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if at == 0 {
-            if !self.to_client.is_empty() && self.seat.stuck_since.get().is_none() {
-                self.seat.stuck_since.set(Some(clock::now()));
-            }
-            return Ok(false);
-        }
-        if self.stream.is_tls() {
-            let _flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        }
         self.to_client.drain(..at);
-        let stuck = (!self.to_client.is_empty()).then(clock::now);
-        self.seat.stuck_since.set(stuck);
-        Ok(true)
+        if self.stream.is_tls() && (at > 0 || self.unflushed) {
+            self.unflushed = match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(_)) => return Err(Next::ClientLost),
+                Poll::Pending => true,
+            };
+        }
+        let untaken = !self.to_client.is_empty() || self.unflushed;
+        match (untaken, at, self.seat.stuck_since.get()) {
+            (false, _, None) => {}
+            (false, _, Some(_)) => self.seat.stuck_since.set(None),
+            (true, 0, Some(_)) => {}
+            (true, _, _) => self.seat.stuck_since.set(Some(clock::now())),
+        }
+        Ok(at > 0)
+    }
+
+    /// Nobody has served for as long as a statement may wait, and what this one asked its server is
+    /// not answered with a lease.
+    fn is_abandoned(&self) -> bool {
+        self.house.abandoned.get()
+            && self.server.as_ref().is_some_and(|held| {
+                let side = &held.server.side;
+                !side.standby && self.house.pool.lease(side.term) != Lease::Valid
+            })
+            && self.talk.is_busy()
     }
 
     fn write_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Next> {
@@ -247,11 +284,18 @@ impl Client {
         let Some(held) = &mut self.server else {
             return Ok(false);
         };
+        if self.talk.awaits_lease
+            && held.server.unread.len() > BACKLOG
+            && house.pool.lease(held.server.side.term) == Lease::Expired
+        {
+            return Ok(false);
+        }
         let scratch = &mut *house.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(scratch);
         match Pin::new(&mut held.server.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => {
-                if held.server.unread.is_empty() || !self.talk.awaits_lease {
+                let again = self.talk.awaits_lease || self.rewalk;
+                if held.server.unread.is_empty() || !again {
                     return Ok(false);
                 }
             }
@@ -283,6 +327,7 @@ impl Client {
             held.server.unread.drain(..taken);
             heard
         };
+        self.rewalk = heard != Heard::More && !held.server.unread.is_empty();
         for (name, value) in self.talk.parameters.drain(..) {
             held.server.parameters.insert(name, value);
         }
@@ -308,7 +353,8 @@ impl Client {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Next> {
-        if self.stop == Stop::Wait || self.to_server.len() > BACKLOG {
+        let full = self.to_server.len() > BACKLOG || self.to_client.len() > BACKLOG;
+        if self.stop == Stop::Wait || full {
             return Ok(false);
         }
         let mut moved = false;
@@ -324,7 +370,8 @@ impl Client {
             }
         }
         if self.client_closed {
-            return Err(Next::ClientLost);
+            // What it had sent is still answered: a server would do so, too.
+            return if self.talk.is_unanswered() { Ok(moved) } else { Err(Next::ClientLost) };
         }
         let house = Rc::clone(&self.house);
         let scratch = &mut *house.scratch.borrow_mut();
@@ -337,7 +384,7 @@ impl Client {
         let filled = buffer.filled();
         if filled.is_empty() {
             self.client_closed = true;
-            return Err(Next::ClientLost);
+            return Ok(true);
         }
         if self.pending.is_empty() {
             let taken = self.walk(filled);
@@ -375,14 +422,13 @@ impl Client {
     /// Tells the rest of the gateway whether something is under way.
     fn note_busy(&mut self) {
         self.seat.committing.set(self.talk.is_committing());
-        let busy = self.talk.is_busy();
-        if busy == self.seat.busy.replace(busy) {
-            return;
-        }
-        let count = &self.house.busy;
-        count.set(if busy { count.get() + 1 } else { count.get() - 1 });
-        if !busy {
-            self.house.report_drained();
+        match (self.talk.is_busy(), self.busy.is_some()) {
+            (true, false) => self.busy = Some(self.house.busy.enter()),
+            (false, true) => {
+                self.busy = None;
+                self.house.report_drained();
+            }
+            (true, true) | (false, false) => {}
         }
     }
 
@@ -396,6 +442,7 @@ impl Client {
         // A cancel that is on its way must not meet the next client's statement.
         let free = self.kept.lost_with_server.is_none()
             && self.to_server.is_empty()
+            && self.server.as_ref().is_some_and(|held| held.server.unread.is_empty())
             && self.seat.cancels.get() == 0;
         if !free || !self.pending.is_empty() {
             return;

@@ -136,7 +136,8 @@ pub struct Times {
     pub resiliency_after_ms: u64,
     /// How long a client may leave bytes unread that are meant for it.
     pub slow_client_ms: u64,
-    /// How long bytes to a server, or to a client, may stay without acknowledgement.
+    /// How long bytes to a server may stay without acknowledgement. A server that takes none for so
+    /// long, behind a lock for instance, counts as lost; that of a dead host is known much sooner.
     pub user_timeout_ms: u64,
     /// How long after the handover of its listening socket client sessions may go on; 0: for ever.
     pub drain_ms: u64,
@@ -151,7 +152,7 @@ impl Default for Times {
             standby_reads_after_ms: 10_000,
             resiliency_after_ms: 30 * 60_000,
             slow_client_ms: 300_000,
-            user_timeout_ms: 20_000,
+            user_timeout_ms: 300_000,
             drain_ms: 0,
         }
     }

@@ -38,6 +38,8 @@ pub enum ExchangeError {
     Lost(#[from] io::Error),
     #[error("the server does not keep to the protocol")]
     Malformed,
+    #[error("the server refused: {message} ({sqlstate})")]
+    Refused { sqlstate: String, message: String },
 }
 
 /// What the server answered.
@@ -59,6 +61,14 @@ impl Server {
         let mut bytes = Vec::new();
         push_query(&mut bytes, statements);
         self.exchange(&bytes, 1).await
+    }
+
+    /// Runs statements that must not fail.
+    pub async fn order(&mut self, statements: &str) -> Result<(), ExchangeError> {
+        match self.ask(statements).await?.error {
+            None => Ok(()),
+            Some((sqlstate, message)) => Err(ExchangeError::Refused { sqlstate, message }),
+        }
     }
 
     /// Sends messages, and waits for as many ReadyForQuery.

@@ -32,7 +32,11 @@ pub struct House {
     /// What servers have told of their parameters, by whom they told it to.
     pub greetings: RefCell<Greetings>,
     /// Client sessions with something under way on the principal.
-    pub busy: Cell<usize>,
+    pub busy: Gauge,
+    /// Nobody has served for as long as a statement may wait.
+    pub abandoned: Cell<bool>,
+    /// Connections that have not logged in yet.
+    pub opening: Gauge,
     /// Clients that are connected, from their first byte to the last one.
     pub connections: Gauge,
     /// Processes from before that still have client sessions.

@@ -106,6 +106,8 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
         scratch: vec![0; SCRATCH].into(),
         greetings: Default::default(),
         busy: Default::default(),
+        abandoned: Default::default(),
+        opening: Default::default(),
         connections: Default::default(),
         links,
         ending: Default::default(),
@@ -214,6 +216,12 @@ async fn sweep(house: Rc<House>) {
     loop {
         ticks.tick().await;
         let now = clock::now();
+        let alone = house.pool.current().without_principal_since;
+        let hold = house.config.file.times.hold();
+        let abandoned = alone.is_some_and(|since| now.since(since) >= hold);
+        if abandoned != house.abandoned.replace(abandoned) {
+            house.registry.wake_all();
+        }
         let span = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
         house.registry.end_stuck(Moment::from_nanos(now.nanos().saturating_sub(span)));
     }

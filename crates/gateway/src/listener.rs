@@ -21,6 +21,9 @@ use crate::socket;
 /// How long a cancel may take.
 const CANCEL: Duration = Duration::from_secs(5);
 
+/// Connections that may be logging in, beyond as many as may be logged in.
+const STRANGERS: u64 = 1_000;
+
 /// Accepts clients until the task is ended, or another process accepts them.
 pub async fn serve(house: Rc<House>, mut entrance: Entrance) {
     while let Some(accepted) = entrance.accept().await {
@@ -44,7 +47,9 @@ pub async fn serve(house: Rc<House>, mut entrance: Entrance) {
 
 async fn welcome(house: Rc<House>, socket: TcpStream) {
     let times = &house.config.file.times;
-    if socket::prepare(&socket, times.user_timeout()).is_err() {
+    let opening = house.opening.enter();
+    let most = house.config.file.limits.clients as u64 + STRANGERS;
+    if house.opening.get() > most || socket::prepare(&socket, times.slow_client()).is_err() {
         return;
     }
     let logged_in = match timeout(times.login(), accept(socket, &house.door)).await {
@@ -64,6 +69,7 @@ async fn welcome(house: Rc<House>, socket: TcpStream) {
             return;
         }
     };
+    drop(opening);
     if let Some(refused) = no_room(&house, &logged_in) {
         house.counters.refused_log_ins.add();
         let mut last = Vec::new();

@@ -34,8 +34,6 @@ pub struct Seat {
     pub cancels: Cell<usize>,
     /// The client wants its statement cancelled while it waits for a server.
     pub cancelled: Notify,
-    /// A statement or a transaction is under way.
-    pub busy: Cell<bool>,
     /// Since when the client has not taken what is sent to it.
     pub stuck_since: Cell<Option<Moment>>,
     pub end: Cell<bool>,
@@ -113,7 +111,6 @@ impl Registry {
             committing: Cell::default(),
             cancels: Cell::default(),
             cancelled: Notify::new(),
-            busy: Cell::default(),
             stuck_since: Cell::default(),
             end: Cell::default(),
         });

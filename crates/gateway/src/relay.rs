@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::Replication;
 use crate::house::House;
 use crate::login::to_server::{ServerError, log_in};
 use crate::login::{LoggedIn, farewell};
 use crate::refusal::{self, Refusal};
+use crate::route::Lease;
 use crate::socket;
 
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often it is looked whether the gateway ends.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     if house.config.file.replication == Replication::Refuse {
@@ -63,9 +66,25 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
         client.write_all(&first).await?;
         server.write_all(&logged_in.buffered).await
     };
-    if begun.await.is_ok() {
-        // Its end, from either side, is the end of both.
-        let _ended = copy_bidirectional(&mut client, &mut server).await;
+    if begun.await.is_err() {
+        return;
+    }
+    let term = principal.term;
+    let over = async {
+        loop {
+            let changed = house.pool.changed();
+            if house.pool.lease(term) == Lease::Over || seat.end.get() {
+                return;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    };
+    tokio::select! {
+        _ended = copy_bidirectional(&mut client, &mut server) => {}
+        () = over => {}
     }
 }
 

@@ -81,6 +81,13 @@ impl Kept {
                 _other => {}
             }
         }
+        // Another encoding than UTF-8: it could not be given back as it was.
+        let damaged = |value: &Option<String>| {
+            value.as_ref().is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER))
+        };
+        if rows.iter().flatten().any(damaged) {
+            kept.lost_with_server = Some(&refusal::STATE_UNKNOWN);
+        }
         kept
     }
 

@@ -137,6 +137,21 @@ impl Servers {
         found
     }
 
+    /// A connection to the principal, for a question on which the truth about a commit depends: it
+    /// waits among as many others as there are.
+    pub async fn get_for_doubt(
+        &self,
+        house: &House,
+        key: &Rc<Key>,
+        credentials: &Credentials,
+    ) -> Result<Held, NoServer> {
+        let _waiting = house.counters.waiting.enter();
+        match self.take(house, key) {
+            Some(held) => Ok(held),
+            None => self.wait(house, key, credentials, false, &mut false).await,
+        }
+    }
+
     async fn wait(
         &self,
         house: &House,
@@ -229,6 +244,7 @@ impl Servers {
         if dropped.is_some() {
             self.idle_count.set(self.idle_count.get() - 1);
         }
+        idle.retain(|_, kept| !kept.is_empty());
         drop(idle);
         drop(dropped);
     }
@@ -275,8 +291,11 @@ impl Servers {
     /// Cleans a connection that its client session does not need any more, and keeps it.
     pub async fn give_back(&self, house: &House, key: Rc<Key>, mut held: Held) {
         let limit = house.config.file.limits.idle_server_connections;
-        if held.server.side.standby || held.server.special || self.idle_count.get() >= limit {
+        if held.server.side.standby || held.server.special || limit == 0 {
             return;
+        }
+        if self.idle_count.get() >= limit {
+            self.drop_one();
         }
         let mut bytes = Vec::new();
         wire::message::push_query(&mut bytes, "DISCARD ALL");
@@ -329,6 +348,9 @@ async fn settle(house: &House, server: &mut Server) -> Result<(), ServerError> {
     push(&mut bytes, b'S', |_| {});
     wire::message::push_query(&mut bytes, LOOK);
     let answer = server.exchange(&bytes, 2).await.map_err(lost)?;
+    if answer.error.is_some() {
+        return Err(ServerError::Ended);
+    }
     server.side.ids_prepared = true;
     let mut found = answer.rows.into_iter().flatten().flatten();
     let (commit, messages) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
@@ -342,7 +364,7 @@ async fn settle(house: &House, server: &mut Server) -> Result<(), ServerError> {
     }
     if !mend.is_empty() {
         server.special = true;
-        server.ask(&mend).await.map_err(lost)?;
+        server.order(&mend).await.map_err(lost)?;
     }
     Ok(())
 }

@@ -3,11 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Client;
@@ -27,6 +29,8 @@ use crate::servers::{Held, Key, NoServer};
 const FAREWELL: Duration = Duration::from_secs(2);
 /// From one question about a transaction that has not ended to the next.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// How often a server may fail while a client session is made again on it.
+const ATTEMPTS: u32 = 5;
 /// SQL that fails, inside a transaction: the next server's session is then as the last one was.
 const FAIL: &str = "SELECT 1/0";
 
@@ -72,37 +76,66 @@ impl Client {
 
     /// A batch begins, and there is no server for it.
     pub(super) async fn find_server(&mut self, reads: bool) -> Result<(), End> {
-        if self.server.is_some() && self.kept.lost_with_server.is_some() {
+        let pinned = self.server.as_ref().and(self.kept.lost_with_server);
+        if self.talk.hold && pinned.is_some() {
             return self.wait_in_place().await;
         }
-        self.detach();
+        if pinned.is_none() {
+            self.detach();
+        }
+        self.note_busy();
         let house = Rc::clone(&self.house);
-        if let Some(held) = house.servers.at_once(&house, &self.key) {
+        if pinned.is_none()
+            && let Some(held) = house.servers.at_once(&house, &self.key)
+        {
             return self.attach(held).await;
         }
         let found = tokio::select! {
             found = house.servers.get(&house, &self.key, &self.credentials, reads) => found,
             () = self.seat.cancelled.notified() => Err(NoServer::Refused(&refusal::CANCELLED)),
         };
-        match found {
-            Ok(held) => self.attach(held).await,
-            Err(NoServer::Passed(report)) => {
+        match (found, pinned) {
+            // What it had on the standby is not on the principal.
+            (Ok(_), Some(reason)) => self.end(reason),
+            (Ok(_), None) if self.client_has_left().await => Err(End::Lost),
+            (Ok(held), None) => self.attach(held).await,
+            (Err(NoServer::Passed(report)), _) => {
                 if report.sqlstate() == "28P01" {
                     house.door.verifiers.doubt(&self.key.user);
                 }
                 report.push(&mut self.to_client);
                 Err(End::ByServer)
             }
-            Err(NoServer::Refused(refused)) if refused.is_fatal() => {
+            (Err(NoServer::Refused(refused)), _) if refused.is_fatal() => {
                 house.door.verifiers.doubt(&self.key.user);
                 self.end(refused)
             }
-            Err(NoServer::Refused(refused)) => {
-                let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
-                let taken = self.talk.refuse_next(&self.pending, refused, &mut out);
-                self.pending.drain(..taken);
-                // A statement that is too large to be held whole cannot be passed over.
-                if taken == 0 { self.end(&refusal::ANSWER_LOST) } else { Ok(()) }
+            (Err(NoServer::Refused(refused)), _) => self.refuse_statement(refused),
+        }
+    }
+
+    /// Answers the statement that waits with an error.
+    fn refuse_statement(&mut self, refused: &'static Refusal) -> Result<(), End> {
+        let mut out = Out { server: &mut self.to_server, client: &mut self.to_client };
+        let taken = self.talk.refuse_next(&self.pending, refused, &mut out);
+        self.pending.drain(..taken);
+        // A statement that is too large to be held whole cannot be passed over.
+        if taken == 0 { self.end(&refusal::ANSWER_LOST) } else { Ok(()) }
+    }
+
+    /// The client has gone while its statement waited: nobody wants it executed any more.
+    async fn client_has_left(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = poll_fn(|cx| {
+            Poll::Ready(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))
+        });
+        match read.await {
+            Poll::Pending => false,
+            Poll::Ready(Err(_)) => true,
+            Poll::Ready(Ok(())) => {
+                self.pending.extend_from_slice(buffer.filled());
+                buffer.filled().is_empty()
             }
         }
     }
@@ -112,16 +145,16 @@ impl Client {
     async fn wait_in_place(&mut self) -> Result<(), End> {
         let house = Rc::clone(&self.house);
         let deadline = Instant::now() + house.config.file.times.hold();
-        while self.talk.hold && Instant::now() < deadline {
+        self.note_busy();
+        while Instant::now() < deadline {
             let changed = house.pool.changed();
-            self.route_changed().await?;
+            Box::pin(self.route_changed()).await?;
             if !self.talk.hold || self.server.is_none() {
-                break;
+                return Ok(());
             }
             let _in_time = timeout_at(deadline, changed).await;
         }
-        self.talk.hold = false;
-        Ok(())
+        self.refuse_statement(&refusal::NO_PRINCIPAL)
     }
 
     /// The server is given up, and closed.
@@ -139,11 +172,22 @@ impl Client {
         let limit = self.house.config.file.times.connect();
         let restored = match timeout(limit, self.restore(&mut held.server)).await {
             Ok(Ok(restored)) => restored,
-            // It is gone again: the next turn finds another.
-            Ok(Err(_)) | Err(_) => return Ok(()),
+            // It is gone again, or busy with something: the next turn finds another.
+            Ok(Err(_)) | Err(_) if self.attempts < ATTEMPTS => {
+                self.attempts += 1;
+                return Ok(());
+            }
+            Ok(Err(_)) | Err(_) => Err(&refusal::NOT_RESTORED),
         };
         if let Err(refused) = restored {
             return self.end(refused);
+        }
+        self.attempts = 0;
+        if std::mem::take(&mut self.restored) > 0 {
+            self.house.counters.sessions_restored.add();
+        }
+        if self.talk.needs_failed_transaction() {
+            self.talk.has_failed_transaction();
         }
         let server = &held.server;
         for (name, value) in &server.parameters {
@@ -190,20 +234,14 @@ impl Client {
                 refusal::NOTIFICATIONS_LOST.push_notice(&mut self.to_client);
             }
         }
-        if self.restored > 0 {
-            self.house.counters.sessions_restored.add();
-            self.restored = 0;
-        }
         if self.talk.needs_failed_transaction() {
             let answer = server.ask("BEGIN").await?;
             let failed = server.ask(FAIL).await?;
             if answer.error.is_some() || failed.status != b'E' {
                 return Ok(Err(&refusal::NOT_RESTORED));
             }
-            self.talk.has_failed_transaction();
-        }
-        if self.talk.needs_guard() {
-            server.ask("SET default_transaction_read_only = on").await?;
+        } else if self.talk.needs_guard() {
+            server.order("SET default_transaction_read_only = on").await?;
             server.parameters.remove("default_transaction_read_only");
         }
         Ok(Ok(()))
@@ -235,6 +273,9 @@ impl Client {
             self.house.counters.cut_off.add();
         }
         self.note_busy();
+        if cut == Cut::Close {
+            return Err(End::Unrestorable);
+        }
         if let Some(refused) = self.kept.lost_with_server {
             return self.end(refused);
         }
@@ -256,7 +297,7 @@ impl Client {
         let house = Rc::clone(&self.house);
         let deadline = Instant::now() + house.config.file.times.hold();
         while Instant::now() < deadline {
-            let got = house.servers.get(&house, &self.key, &self.credentials, false).await;
+            let got = house.servers.get_for_doubt(&house, &self.key, &self.credentials).await;
             let mut held = match got {
                 Ok(held) => held,
                 Err(_) => return (Outcome::Unknown, None),
@@ -320,11 +361,11 @@ impl Client {
                 Some(value) => format!("SET default_transaction_read_only = {}", literal(value)),
                 None => "RESET default_transaction_read_only".to_owned(),
             };
-            looked = while_served(&house, term, held.server.ask(&back)).await.map(|_| ());
+            looked = while_served(&house, term, held.server.order(&back)).await;
         }
         if looked.is_ok() && self.talk.wants_look() {
             let question = question(&self.talk.custom);
-            looked = match while_served(&house, term, held.server.ask(&question)).await {
+            looked = match while_served(&house, term, look(&mut held.server, &question)).await {
                 Ok(answer) => while_served(&house, term, self.looked(&answer)).await,
                 Err(error) => Err(error),
             };
@@ -348,13 +389,13 @@ impl Client {
             && self.kept.raise_commit()
             && let Some(held) = &mut self.server
         {
-            held.server.ask("SET synchronous_commit = on").await?;
+            held.server.order("SET synchronous_commit = on").await?;
             refusal::COMMIT_RAISED.push_notice(&mut self.to_client);
         }
         if self.kept.quiet
             && let Some(held) = &mut self.server
         {
-            held.server.ask("SET client_min_messages = warning").await?;
+            held.server.order("SET client_min_messages = warning").await?;
         }
         self.talk.quiet = self.kept.quiet;
         Ok(())
@@ -379,24 +420,21 @@ impl Client {
         if self.house.pool.lease(term) == Lease::Over {
             return self.recover().await;
         }
-        let handing_over =
-            snapshot.principal.as_ref().is_some_and(|it| it.handing_over && it.term == term);
-        self.talk.hold = handing_over;
+        let principal = snapshot.principal.as_ref();
+        self.talk.hold = !principal.is_some_and(|it| it.term == term && !it.handing_over);
         self.house.report_drained();
         Ok(())
     }
 
     fn end(&mut self, refused: &'static Refusal) -> Result<(), End> {
-        refused.push(&mut self.to_client);
+        self.last_word(refused);
         Err(End::Unrestorable)
     }
 
     /// Says the last words, and gives the server back.
     pub(super) async fn leave(mut self) {
-        if self.seat.busy.replace(false) {
-            self.house.busy.set(self.house.busy.get() - 1);
-            self.house.report_drained();
-        }
+        self.busy = None;
+        self.house.report_drained();
         // A cancel that is on its way must not meet the next client's statement.
         let quiet = self.talk.is_quiet() && self.seat.cancels.get() == 0;
         let (house, key) = (Rc::clone(&self.house), Rc::clone(&self.key));
@@ -423,17 +461,18 @@ async fn while_served<T>(
     work: impl Future<Output = Result<T, ExchangeError>>,
 ) -> Result<T, ExchangeError> {
     let lost = || ExchangeError::Lost(std::io::ErrorKind::TimedOut.into());
+    let times = &house.config.file.times;
     let Some(term) = term else {
-        return timeout(house.config.file.times.connect(), work).await.unwrap_or(Err(lost()));
+        return timeout(times.connect(), work).await.unwrap_or(Err(lost()));
     };
-    let mut work = pin!(work);
+    let mut work = pin!(timeout(times.hold(), work));
     loop {
         let changed = house.pool.changed();
         if house.pool.lease(term) == Lease::Over {
             return Err(lost());
         }
         tokio::select! {
-            done = &mut work => return done,
+            done = &mut work => return done.unwrap_or(Err(lost())),
             () = changed => {}
         }
     }
@@ -469,6 +508,19 @@ async fn ask_status(
             }
         }
     }
+}
+
+/// Asks what a client session is. A cancel that came late, or a short `statement_timeout`, may hit
+/// the question: it is asked again.
+async fn look(server: &mut Server, question: &str) -> Result<Answer, ExchangeError> {
+    let mut answer = server.ask(question).await?;
+    for _ in 0..3 {
+        if answer.error.as_ref().is_none_or(|(sqlstate, _)| sqlstate != "57014") {
+            break;
+        }
+        answer = server.ask(question).await?;
+    }
+    Ok(answer)
 }
 
 /// Clients of very many kinds are not all remembered.
