@@ -13,6 +13,7 @@ mod edges_disk;
 mod front_end;
 mod front_end_alone;
 mod front_end_crash;
+mod front_end_handover;
 mod front_end_limits;
 mod front_end_log_in;
 mod front_end_pooling;
