@@ -26,6 +26,7 @@ pub use self::entrance::Entrance;
 pub use self::link::{Links, pass_cancels};
 use self::link::{receive, receive_hello, receive_sockets, send, send_hello, send_sockets};
 use crate::config::FrontEnd;
+use crate::socket;
 use crate::verifiers::Verifiers;
 
 /// How long a new process waits for the one before it, which may be about to end.
@@ -191,6 +192,10 @@ async fn inherit(
 
 impl Held {
     fn new(config: &FrontEnd, claim: Claim, clients: TcpListener, commands: TcpListener) -> Held {
+        // Accepted sockets inherit this; a kernel that refuses it only makes dead clients linger.
+        if let Err(error) = socket::prepare(&clients, config.file.times.slow_client()) {
+            tracing::warn!(%error, "the listening socket could not be prepared");
+        }
         Held {
             hello: Hello::of(config),
             state_dir: config.file.state_dir.clone(),

@@ -16,7 +16,6 @@ use crate::login::{Accepted, LoggedIn, accept, farewell};
 use crate::refusal::{self, Refusal};
 use crate::registry::{CancelTarget, Seat};
 use crate::relay;
-use crate::socket;
 
 /// How long a cancel may take.
 const CANCEL: Duration = Duration::from_secs(5);
@@ -49,7 +48,7 @@ async fn welcome(house: Rc<House>, socket: TcpStream) {
     let times = &house.config.file.times;
     let opening = house.opening.enter();
     let most = house.config.file.limits.clients as u64 + STRANGERS;
-    if house.opening.get() > most || socket::prepare(&socket, times.slow_client()).is_err() {
+    if house.opening.get() > most {
         return;
     }
     let logged_in = match timeout(times.login(), accept(socket, &house.door)).await {

@@ -1,6 +1,7 @@
 //! What is set on every socket, and what can be seen of one without reading it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -11,9 +12,10 @@ const PROBE: Duration = Duration::from_secs(3);
 const PROBES: u32 = 4;
 
 /// No delay, and a peer that is gone is noticed: probes while nothing is sent, a bound for what is.
-pub fn prepare(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+/// What is accepted from a listening socket inherits all of it.
+pub fn prepare(stream: &impl AsFd, user_timeout: Duration) -> io::Result<()> {
     use rustix::net::sockopt;
-    stream.set_nodelay(true)?;
+    sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(stream, PROBE)?;

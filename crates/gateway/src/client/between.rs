@@ -127,9 +127,7 @@ impl Client {
     async fn client_has_left(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let mut buffer = ReadBuf::new(&mut bytes);
-        let read = poll_fn(|cx| {
-            Poll::Ready(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))
-        });
+        let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)));
         match read.await {
             Poll::Pending => false,
             Poll::Ready(Err(_)) => true,
@@ -447,7 +445,7 @@ impl Client {
         }
         if !self.to_client.is_empty() {
             let _heard = timeout(FAREWELL, farewell(self.stream, &self.to_client)).await;
-        } else {
+        } else if self.stream.is_tls() {
             let _closed = timeout(FAREWELL, self.stream.shutdown()).await;
         }
     }
