@@ -38,7 +38,10 @@ impl Conversation {
             return Cut::Close;
         }
         if self.ready.is_some() {
-            return Cut::End(&refusal::STATE_UNKNOWN);
+            if self.wants_look() {
+                return Cut::End(&refusal::STATE_UNKNOWN);
+            }
+            self.release(out.client);
         }
         let Some(first) = self.batches.front().cloned() else {
             self.cut_while_idle();
@@ -47,6 +50,10 @@ impl Conversation {
         let (term, timeline) = side.map_or((0, 0), |side| (side.term, side.timeline));
         match (first.class, first.progress) {
             (Class::Read, _) => self.cut_reads(&first, pending, out),
+            (Class::Session, _) if first.calls && first.begun == IDLE => {
+                self.tell(&first, &refusal::UNKNOWN, IDLE, out);
+                self.repeat_rest(pending)
+            }
             (Class::Session, _) => {
                 if first.begun != IDLE {
                     self.owed = Owed::FailedTransaction;
@@ -58,15 +65,13 @@ impl Conversation {
                 self.repeat_or_tell(&first, &refusal::NOT_COMMITTED, pending, out)
             }
             (Class::Commit, Progress::Open) => {
-                self.tell(&first, &refusal::TRANSACTION_CUT_OFF, IDLE, out);
-                self.repeat_rest(pending)
+                self.not_committed(&first, &refusal::TRANSACTION_CUT_OFF, pending, out)
             }
             (Class::Commit, Progress::Committing { id: None, serializable }) => {
                 // It wrote nothing, so nothing is lost by calling it committed, unless it could
                 // have failed.
-                if serializable {
-                    self.tell(&first, &refusal::NOT_COMMITTED, IDLE, out);
-                    return self.repeat_rest(pending);
+                if serializable || !self.can_be_answered(&first) {
+                    return self.not_committed(&first, &refusal::NOT_COMMITTED, pending, out);
                 }
                 self.tell_committed(&first, out);
                 self.after_commit(pending)
@@ -91,12 +96,8 @@ impl Conversation {
                 self.tell_committed(&first, out);
                 self.after_commit(pending)
             }
-            Outcome::NotCommitted if first.class == Class::Write => {
-                self.repeat_or_tell(&first, &refusal::NOT_COMMITTED, pending, out)
-            }
             Outcome::NotCommitted => {
-                self.tell(&first, &refusal::NOT_COMMITTED, IDLE, out);
-                self.repeat_rest(pending)
+                self.not_committed(&first, &refusal::NOT_COMMITTED, pending, out)
             }
             Outcome::Unknown => {
                 self.tell(&first, &refusal::UNKNOWN, IDLE, out);
@@ -113,6 +114,7 @@ impl Conversation {
             (_idle, owed) => owed,
         };
         self.expected.clear();
+        self.statements.cut_off();
     }
 
     fn cut_reads(&mut self, first: &Batch, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
@@ -121,18 +123,42 @@ impl Conversation {
             self.tell(first, told, IDLE, out);
         }
         if self.batches.iter().any(|batch| batch.calls) {
-            self.guarded = self.batches.len();
+            self.guarded = self.guarded.max(self.batches.len());
         }
         self.repeat_rest(pending)
     }
 
     fn cut_inside(&mut self, first: &Batch, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
-        self.owed = Owed::FailedTransaction;
         self.cut_transactions += u64::from(first.begun == OPEN);
-        if first.begun == FAILED && !first.visible && first.whole {
+        let may_be_repeated = match (first.begun, first.now) {
+            // It opened the transaction itself.
+            (IDLE, _) => true,
+            (FAILED, FAILED) => {
+                self.owed = Owed::FailedTransaction;
+                true
+            }
+            _within => false,
+        };
+        if may_be_repeated && !first.visible && first.whole {
             return self.repeat_rest(pending);
         }
         self.tell(first, &refusal::TRANSACTION_CUT_OFF, FAILED, out);
+        self.repeat_rest(pending)
+    }
+
+    /// A batch that commits, and has committed nothing: it is repeated if all of its transaction is
+    /// in it.
+    fn not_committed(
+        &mut self,
+        first: &Batch,
+        refused: &Refusal,
+        pending: &mut Vec<u8>,
+        out: &mut Out<'_>,
+    ) -> Cut {
+        if first.begun == IDLE {
+            return self.repeat_or_tell(first, refused, pending, out);
+        }
+        self.tell(first, refused, IDLE, out);
         self.repeat_rest(pending)
     }
 
@@ -156,6 +182,7 @@ impl Conversation {
             refused.push(out.client);
         }
         self.status = status;
+        self.owed = if status == FAILED { Owed::FailedTransaction } else { Owed::Nothing };
         if first.ended {
             refusal::ready(out.client, status);
         } else {
@@ -166,6 +193,7 @@ impl Conversation {
 
     fn drop_first(&mut self, first: &Batch) {
         self.batches.pop_front();
+        self.guarded = self.guarded.saturating_sub(1);
         self.kept.drain(..first.bytes.min(self.kept.len()));
         while let Some(front) = self.expected.pop_front() {
             if front.ends {
@@ -174,33 +202,55 @@ impl Conversation {
         }
     }
 
+    /// Whether what the client has not been told of a committed batch is known.
+    fn can_be_answered(&self, first: &Batch) -> bool {
+        let shown = |one: &&super::Expected| !one.ends && !one.hidden;
+        let own = self.expected.iter().take_while(|one| !one.ends).filter(shown);
+        let (mut executes, mut others) = (usize::from(first.answered && first.bound), 0);
+        for one in own {
+            match one.what {
+                Awaited::Execute => executes += 1,
+                Awaited::DescribeStatement => others += 1,
+                Awaited::Parse
+                | Awaited::Bind
+                | Awaited::Close
+                | Awaited::Describe
+                | Awaited::Sync
+                | Awaited::Query => {}
+            }
+        }
+        let due = usize::from(first.class == Class::Commit && first.bound);
+        let sent = due == 0 || first.executed;
+        sent && !first.failed && others == 0 && executes == due
+    }
+
     /// The rest of the replies as the server would have sent them.
     fn tell_committed(&mut self, first: &Batch, out: &mut Out<'_>) {
-        let own = self.expected.iter().position(|one| one.ends).unwrap_or(self.expected.len());
-        let executes = |one: &&super::Expected| one.what == Awaited::Execute && !one.hidden;
-        let left = self.expected.iter().take(own).filter(executes).count();
-        if left > 1 || first.class == Class::Write && left > 0 {
+        if !self.can_be_answered(first) {
             return self.tell(first, &refusal::COMMITTED_WITHOUT_ROWS, IDLE, out);
         }
         out.client.append(&mut self.reply);
+        let own = self.expected.iter().position(|one| one.ends).unwrap_or(self.expected.len());
         for one in self.expected.iter().take(own + 1).filter(|one| !one.hidden) {
             match one.what {
-                Awaited::Parse => push(out.client, b'1', |_| {}),
+                Awaited::Parse => {
+                    self.statements.confirm(one.name.as_deref().unwrap_or_default(), one.number);
+                    push(out.client, b'1', |_| {});
+                }
                 Awaited::Bind => push(out.client, b'2', |_| {}),
                 Awaited::Close => push(out.client, b'3', |_| {}),
                 Awaited::Describe => push(out.client, b'n', |_| {}),
                 Awaited::Execute => refusal::complete(out.client, "COMMIT"),
-                Awaited::Query => refusal::complete(out.client, "COMMIT"),
-                Awaited::Sync => {}
+                Awaited::Query if !first.answered => refusal::complete(out.client, "COMMIT"),
+                Awaited::Query | Awaited::Sync | Awaited::DescribeStatement => {}
             }
         }
-        let status = if first.chains { OPEN } else { IDLE };
+        let status = if first.now == OPEN { OPEN } else { IDLE };
         self.status = status;
-        self.owed = if first.chains { Owed::CutTransaction } else { Owed::Nothing };
+        self.owed = if status == OPEN { Owed::CutTransaction } else { Owed::Nothing };
+        // What else comes before its Sync has nothing to do with the transaction.
         if first.ended {
             refusal::ready(out.client, status);
-        } else {
-            self.discarding = Some(status);
         }
         self.drop_first(first);
     }
@@ -217,17 +267,19 @@ impl Conversation {
 
     /// Puts all batches that are left in front of what the client has sent since.
     fn repeat_rest(&mut self, pending: &mut Vec<u8>) -> Cut {
-        if self.batches.iter().any(|batch| !batch.whole) {
+        // The rest of a message that is to be dropped stands first in `pending`.
+        let mixed = self.dropping_in > 0 && !self.kept.is_empty();
+        if mixed || self.batches.iter().any(|batch| !batch.whole) {
             return Cut::End(&refusal::ANSWER_LOST);
         }
         self.repeated += self.batches.len() as u64;
-        self.guarded = self.guarded.min(self.batches.len());
         if !self.kept.is_empty() {
             let behind = std::mem::replace(pending, std::mem::take(&mut self.kept));
             pending.extend_from_slice(&behind);
         }
         self.batches.clear();
         self.expected.clear();
+        self.statements.cut_off();
         self.reply.clear();
         self.touched = Touches::NONE;
         Cut::Settled

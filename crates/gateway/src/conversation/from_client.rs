@@ -75,7 +75,10 @@ impl Conversation {
                     self.passing_in = missing;
                     self.keep(&rest[..here], missing > 0);
                 }
-                Course::Taken => self.keep(&rest[..here], missing > 0),
+                Course::Taken => {
+                    self.dropping_in = missing;
+                    self.keep(&rest[..here], missing > 0);
+                }
                 Course::Data => {
                     out.server.extend_from_slice(&rest[..here]);
                     self.passing_in = missing;
@@ -135,7 +138,11 @@ impl Conversation {
             return self.discard(head.tag, status, out);
         }
         match head.tag {
-            b'd' | b'c' | b'f' => self.copy(head.tag, out),
+            b'd' | b'c' | b'f' => self.copy(head, out),
+            // A server does what it was asked before the good-bye.
+            b'X' if !self.copy_in && self.batches.front().is_some_and(|batch| batch.ended) => {
+                Course::Stay(Stop::Wait)
+            }
             b'X' => Course::Stay(Stop::Terminate),
             b'H' | b'S' if self.copy_in => Course::Taken,
             b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'H' | b'S' | b'F' => {
@@ -165,11 +172,14 @@ impl Conversation {
     }
 
     /// Data of a COPY, and its end.
-    fn copy(&mut self, tag: u8, out: &mut Out<'_>) -> Course {
+    fn copy(&mut self, head: &Head<'_>, out: &mut Out<'_>) -> Course {
         if self.server.is_none() {
             return Course::Taken;
         }
-        if tag == b'd' || !self.copy_in {
+        if !self.copy_in && self.awaits_copy(out.server) {
+            return Course::Stay(Stop::Wait);
+        }
+        if head.tag == b'd' || !self.copy_in {
             return Course::Data;
         }
         self.copy_in = false;
@@ -177,24 +187,45 @@ impl Conversation {
             return Course::Data;
         }
         // A simple COPY that runs as an extended one: its Sync is the gateway's.
-        push(out.server, tag, |body| {
-            if tag == b'f' {
-                body.extend_from_slice(b"COPY was ended by the client\0");
+        push(out.server, head.tag, |body| {
+            body.extend_from_slice(head.body);
+            if head.length > head.body.len() {
+                body.push(0);
             }
         });
         self.ask_id(out.server);
         Course::Taken
     }
 
+    /// Whether it is still open if the server asks for data. It answers one way or the other: it is
+    /// made to, if it could keep its answer back.
+    fn awaits_copy(&mut self, server: &mut Vec<u8>) -> bool {
+        let nothing_to_come = self.expected.is_empty();
+        let Some(batch) = self.batches.back_mut().filter(|batch| batch.copies) else {
+            return false;
+        };
+        if nothing_to_come {
+            batch.copies = false;
+            return false;
+        }
+        if !batch.ended && !batch.flushed {
+            batch.flushed = true;
+            push(server, b'H', |_| {});
+        }
+        true
+    }
+
     fn request(&mut self, head: &Head<'_>, out: &mut Out<'_>) -> Course {
         let begins = self.batches.back().is_none_or(|batch| batch.ended);
+        if head.tag == b'H' {
+            return self.flush(begins, out);
+        }
         if begins {
-            if head.tag == b'H' && self.server.is_none() {
-                return Course::Taken;
-            }
             if let Some(course) = self.begin(head, out) {
                 return course;
             }
+        } else if self.skipping && head.tag != b'S' {
+            return Course::Pass;
         }
         match head.tag {
             b'Q' => self.query(head, begins, out),
@@ -202,16 +233,27 @@ impl Conversation {
             b'B' => self.bind(head, begins, out),
             b'S' => self.sync(begins, out),
             b'F' => self.function_call(begins),
-            b'E' => self.step(Awaited::Execute, begins),
+            b'E' => self.execute(begins),
             b'D' => self.describe(head.body, begins, out),
-            b'C' => self.close(head.body, begins),
-            _flush => {
-                if let Some(batch) = self.batch().filter(|batch| !batch.ended) {
-                    batch.held = false;
-                }
-                Course::Pass
+            _close => self.close(head.body, begins),
+        }
+    }
+
+    /// The client wants the replies to what it has sent.
+    fn flush(&mut self, begins: bool, out: &mut Out<'_>) -> Course {
+        if self.server.is_none() {
+            return Course::Taken;
+        }
+        let front = self.batches.len() == 1;
+        if let Some(batch) = self.batches.back_mut().filter(|_| !begins) {
+            batch.prompt = true;
+            batch.held = false;
+            if front && !self.reply.is_empty() {
+                batch.visible = true;
+                out.client.append(&mut self.reply);
             }
         }
+        Course::Pass
     }
 
     /// Whether a batch may begin; the course if it may not.
@@ -220,9 +262,15 @@ impl Conversation {
             return self.tell_cut_transaction(head, out);
         }
         let outside = self.status == IDLE && self.batches.is_empty();
-        if self.server.is_none() || (self.hold && outside && self.owed == Owed::Nothing) {
+        let held = self.hold && self.status == IDLE && self.owed == Owed::Nothing;
+        if self.server.is_none() || held && outside {
             let reads = self.reads(head);
             return Some(Course::Stay(Stop::NeedServer { reads }));
+        }
+        // What stands before may change what this is: nothing is known of it before that has ended.
+        let extended = !matches!(head.tag, b'Q' | b'F');
+        if held || extended && !self.may_follow(self.class_at_start(), 0) {
+            return Some(Course::Stay(Stop::Wait));
         }
         if outside && self.server.as_ref().is_some_and(|server| server.standby) && !self.reads(head)
         {
@@ -231,17 +279,25 @@ impl Conversation {
         None
     }
 
-    pub(super) fn summary<'a>(&self, text: &'a [u8]) -> Summary<'a> {
-        summary(text, self.conforming)
+    /// What a text does. Of a part of one, or of one that cannot be read, nothing is known.
+    pub(super) fn summary<'a>(&self, text: &'a [u8], whole: bool) -> Summary<'a> {
+        let mut told = summary(text, self.conforming);
+        if !whole || !self.readable && !text.is_ascii() {
+            told.kind = Kind::Opaque;
+            told.count = Count::Many;
+            told.touches |= Touches::BODY;
+        }
+        told
     }
 
     /// The kind of the statement that a message brings or uses.
     fn kind(&self, head: &Head<'_>) -> Kind {
+        let whole = head.length == head.body.len();
         match head.tag {
-            b'Q' => self.summary(until_zero(head.body).0).kind,
+            b'Q' => self.summary(until_zero(head.body).0, whole).kind,
             b'P' => {
                 let (_name, rest) = until_zero(head.body);
-                self.summary(until_zero(rest).0).kind
+                self.summary(until_zero(rest).0, whole).kind
             }
             b'B' => {
                 let (_portal, rest) = until_zero(head.body);
@@ -295,10 +351,11 @@ impl Conversation {
         let Ok(Some(head)) = self.head(input) else {
             return 0;
         };
-        if head.length > head.body.len() {
-            return 0;
-        }
+        self.dropping_in = head.length - head.body.len();
         let status = if self.owed == Owed::FailedTransaction { FAILED } else { self.status };
+        // A repeated batch may have done something where it was sent first.
+        let refused = if self.guarded > 0 { &refusal::UNKNOWN } else { refused };
+        self.guarded = self.guarded.saturating_sub(1);
         self.refuse(head.tag, refused, status, out);
         HEADER + head.body.len()
     }
@@ -312,20 +369,14 @@ impl Conversation {
             }
             self.become_opaque();
             self.end_batch();
-            if !self.skipping {
-                self.expect(Awaited::Query, false);
-            }
+            self.expect(Awaited::Query, false);
             return Course::Pass;
         }
         let (text, _) = until_zero(head.body);
-        let told = self.summary(text);
-        let whole = head.length == head.body.len();
+        let told = self.summary(text, head.length == head.body.len());
         let mut class = self.class(told.kind);
-        if !whole && class >= Class::Write {
-            class = Class::Opaque;
-        }
         let many = told.count == Count::Many;
-        if many && (class == Class::Commit || told.kind == Kind::Opaque && self.status != FAILED) {
+        if many && (class == Class::Commit || told.kind == Kind::Opaque) {
             class = Class::Opaque;
         }
         if !self.may_follow(class, 0) {
@@ -335,6 +386,10 @@ impl Conversation {
         self.start_batch(class);
         note_settings(&mut self.custom, &told);
         self.note(told.kind, told.touches, told.calls);
+        self.serializable |= told.serializable;
+        if let Some(batch) = self.batch() {
+            batch.copies = told.kind == Kind::CopyIn;
+        }
         self.end_batch();
         if self.refuse_lowered && told.lowers_commit && self.status != FAILED {
             refusal::push_query(out.server, &refusal::raise(&refusal::LOWERED_COMMIT));
@@ -346,7 +401,7 @@ impl Conversation {
                 self.rewrite(text, told.kind == Kind::CopyIn, out.server);
                 Course::Taken
             }
-            Class::Commit if self.tx_writes => {
+            Class::Commit if self.needs_id() => {
                 let mut query = Vec::with_capacity(HEADER + head.body.len());
                 push(&mut query, b'Q', |body| body.extend_from_slice(head.body));
                 self.ask_id(out.server);
@@ -398,11 +453,9 @@ impl Conversation {
 
     pub(super) fn step(&mut self, what: Awaited, begins: bool) -> Course {
         if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+            self.start_batch(self.class_at_start());
         }
-        if !self.skipping {
-            self.expect(what, false);
-        }
+        self.expect(what, false);
         Course::Pass
     }
 
@@ -413,30 +466,23 @@ impl Conversation {
                 return Course::Stay(Stop::Wait);
             }
             self.start_batch(class);
+        } else if self.batches.len() > 1 {
+            return Course::Stay(Stop::Wait);
         } else {
             self.become_opaque();
         }
         self.note(Kind::Opaque, Touches::NONE, true);
         self.end_batch();
-        if !self.skipping {
-            self.expect(Awaited::Query, false);
-        }
+        self.expect(Awaited::Query, false);
         Course::Pass
     }
 
     fn sync(&mut self, begins: bool, out: &mut Out<'_>) -> Course {
         if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+            self.start_batch(self.class_at_start());
         }
-        if !self.skipping
-            && let Some(batch) = self.batch()
-            && batch.copies
-        {
-            // The server would pass over this Sync if it takes data, and needs it if it does not.
-            if !batch.flushed {
-                batch.flushed = true;
-                push(out.server, b'H', |_| {});
-            }
+        // The server would pass over this Sync if it takes data, and needs it if it does not.
+        if !self.skipping && self.awaits_copy(out.server) {
             return Course::Stay(Stop::Wait);
         }
         self.end_batch();

@@ -2,10 +2,10 @@
 
 use wire::frame::{Frame, HEADER};
 use wire::message::{Fields, field};
-use wire::sql::Touches;
+use wire::sql::{Touches, is_readable};
 
 use super::from_client::Out;
-use super::{Awaited, Conversation, Gate, Heard, IDLE, LASTING, Progress, Then, WHOLE};
+use super::{Awaited, Conversation, Heard, IDLE, LASTING, Progress, WHOLE};
 use crate::refusal;
 
 /// The largest message that is held as a whole.
@@ -80,6 +80,9 @@ impl Conversation {
             out.client.extend_from_slice(bytes);
             return;
         };
+        if batch.failed && batch.cancelled_wait {
+            return;
+        }
         if batch.held && self.reply.len() + bytes.len() <= limit {
             self.reply.extend_from_slice(bytes);
             return;
@@ -130,6 +133,9 @@ impl Conversation {
         if name == b"standard_conforming_strings" {
             self.conforming = value == b"on";
         }
+        if name == b"client_encoding" {
+            self.readable = is_readable(value);
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.parameters.push((text(name), text(value)));
         out.client.push(frame.tag);
@@ -144,8 +150,8 @@ impl Conversation {
         let (what, hidden, gate) = (front.what, front.hidden, front.gate);
         let done = match (what, frame.tag) {
             (Awaited::Parse, b'1') | (Awaited::Bind, b'2') | (Awaited::Close, b'3') => true,
-            (Awaited::Describe, b't') => false,
-            (Awaited::Describe, b'T' | b'n') => true,
+            (Awaited::DescribeStatement, b't') => false,
+            (Awaited::Describe | Awaited::DescribeStatement, b'T' | b'n') => true,
             (Awaited::Execute, b'C' | b'I' | b's') => true,
             (Awaited::Execute, b'D' | b'd' | b'c' | b'H' | b'G') => false,
             (Awaited::Query, b'C' | b'I' | b'T' | b'D' | b'd' | b'c' | b'H' | b'G' | b'V') => false,
@@ -155,11 +161,7 @@ impl Conversation {
             self.read_id(frame.body);
         }
         if frame.tag == b'G' {
-            self.copy_in = true;
-            if let Some(batch) = self.batches.front_mut() {
-                batch.copies = false;
-                batch.held = false;
-            }
+            self.begin_copy(what);
         }
         let mut fate = if hidden { Fate::Hidden } else { Fate::Shown };
         if frame.tag == b'C' && !hidden {
@@ -177,13 +179,30 @@ impl Conversation {
         fate
     }
 
+    /// The server asks for data.
+    fn begin_copy(&mut self, what: Awaited) {
+        self.copy_in = true;
+        let Some(batch) = self.batches.front_mut() else {
+            return;
+        };
+        batch.copies = false;
+        batch.held = false;
+        if what == Awaited::Execute && batch.ended && !batch.rewritten {
+            // It was not seen to be a COPY: the server passes over the Sync behind it.
+            batch.ended = false;
+            if let Some(index) = self.expected.iter().position(|one| one.ends) {
+                self.expected.remove(index);
+            }
+        }
+    }
+
     /// The front of what is expected has come as a whole.
     fn answered(&mut self, out: &mut Out<'_>) {
         let Some(front) = self.expected.pop_front() else {
             return;
         };
-        if let (Awaited::Parse, false, Some(name)) = (front.what, front.hidden, &front.name) {
-            self.statements.confirm(name);
+        if front.what == Awaited::Parse && !front.hidden {
+            self.statements.confirm(front.name.as_deref().unwrap_or_default(), front.number);
         }
         if front.gate
             && let Some(gate) = &mut self.gate
@@ -207,14 +226,21 @@ impl Conversation {
                 }
             }
         }
-        if let Some(batch) = self.batches.front_mut()
-            && batch.cancelled_wait
-            && !batch.failed
-        {
-            batch.failed = true;
+        let Some(batch) = self.batches.front_mut() else {
+            return Fate::Shown;
+        };
+        if batch.failed {
+            // What the gateway itself has rolled back.
+            return Fate::Hidden;
+        }
+        batch.answered |= tag == b"COMMIT";
+        if batch.cancelled_wait && !batch.held {
             let mut error = Vec::new();
             refusal::WAIT_CANCELLED.push(&mut error);
             self.show(&error, out);
+            if let Some(batch) = self.batches.front_mut() {
+                batch.failed = true;
+            }
             return Fate::Hidden;
         }
         Fate::Shown
@@ -226,7 +252,8 @@ impl Conversation {
             if matches!(fields.sqlstate(), "57P01" | "57P02" | "57P03") {
                 return Fate::End(Heard::ServerEnds);
             }
-            out.client.append(&mut self.reply);
+            // What is held might pass for the answer to a commit.
+            self.reply.clear();
             out.client.push(frame.tag);
             refusal::body(out.client, frame.body);
             return Fate::End(Heard::SessionEnds);
@@ -241,14 +268,13 @@ impl Conversation {
             batch.failed = true;
             batch.copies = false;
         }
-        let asked_before_query =
-            gate && matches!(self.gate, Some(Gate { then: Then::Query(_), .. }));
+        if gate && let Some(side) = &mut self.server {
+            // They may not be there.
+            side.ids_prepared = false;
+        }
         if what != Awaited::Query && what != Awaited::Sync {
             self.pass_over();
             self.fail_gate(out.server);
-        }
-        if asked_before_query {
-            return Fate::Hidden;
         }
         if guarded {
             let mut error = Vec::new();
@@ -269,9 +295,15 @@ impl Conversation {
             let Some(front) = self.expected.pop_front() else {
                 break;
             };
+            if front.ends
+                && let Some(batch) = self.batches.front_mut()
+            {
+                // A simple query inside an extended batch, which the server has passed over.
+                batch.ended = false;
+            }
             match (front.what, front.name, front.hidden, front.gate) {
                 (Awaited::Parse, Some(name), false, _) => {
-                    self.statements.refuse(&name);
+                    self.statements.refuse(&name, front.number);
                     self.forget_shared(&name);
                 }
                 (Awaited::Parse, Some(name), true, _) => {
@@ -285,7 +317,12 @@ impl Conversation {
                         side.ids_prepared = false;
                     }
                 }
-                (Awaited::Parse, None, true, false) => self.statements.forget_unnamed(),
+                (Awaited::Parse, None, false, _) => self.statements.refuse(b"", front.number),
+                (Awaited::Parse, None, true, false) => {
+                    if let Some(found) = self.statements.get_mut(b"") {
+                        found.on = 0;
+                    }
+                }
                 _other => {}
             }
         }
@@ -322,6 +359,7 @@ impl Conversation {
         if status == IDLE && last {
             self.tx_writes = false;
             self.tx_notifies = false;
+            self.loose_end = false;
             self.guard_ended = guard_ends;
             if guard_ends || self.touched.any(LASTING) {
                 self.ready = Some(status);

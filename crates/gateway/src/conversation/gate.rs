@@ -3,9 +3,10 @@
 
 use wire::frame::push;
 use wire::message::DataRow;
+use wire::sql::Touches;
 
 use super::{
-    ASK_ID, ASK_ID_TEXT, Awaited, Class, Conversation, Gate, MAKE_ID, MAKE_ID_TEXT, Progress, Then,
+    ASK_ID, ASK_ID_TEXT, Awaited, Conversation, Gate, MAKE_ID, MAKE_ID_TEXT, Progress, Then,
     WAIT_TEXT,
 };
 
@@ -13,8 +14,14 @@ impl Conversation {
     /// Asks for the transaction's id, and lets nothing pass until it is here.
     pub(super) fn ask_id(&mut self, server: &mut Vec<u8>) {
         let make = self.tx_notifies;
-        let prepared = self.server.as_ref().is_some_and(|side| side.ids_prepared);
+        // The batch may have deallocated them, which is not known before its replies are here.
+        let touched = self.batch().is_some_and(|batch| batch.touches.any(Touches::PREPARED));
+        let prepared = !touched && self.server.as_ref().is_some_and(|side| side.ids_prepared);
         if !prepared {
+            for name in [ASK_ID, MAKE_ID] {
+                push_close(server, name.as_bytes());
+                self.expect_at_gate(Awaited::Close);
+            }
             push_ids(server, self.refuse_lowered);
             for _ in 0..2 {
                 self.expect_at_gate(Awaited::Parse);
@@ -33,8 +40,13 @@ impl Conversation {
         push(server, b'H', |_| {});
         self.expect_at_gate(Awaited::Bind);
         self.expect_at_gate(Awaited::Execute);
-        let left = if prepared { 2 } else { 4 };
+        let left = if prepared { 2 } else { 6 };
         self.gate = Some(Gate { left, then: Then::Sync, id: None, serializable: false });
+    }
+
+    /// The transaction may have an id, or its commit may fail although it has none.
+    pub(super) fn needs_id(&self) -> bool {
+        self.tx_writes || self.serializable
     }
 
     pub(super) fn expect_at_gate(&mut self, what: Awaited) {
@@ -106,16 +118,13 @@ impl Conversation {
             None if rewritten => {}
             None => return,
             Some(Then::Sync) => {}
-            Some(Then::Query(bytes)) => {
+            Some(Then::Query(_)) => {
+                // As if the COMMIT had failed. An answer "ROLLBACK" might pass for a success.
                 push(server, b'S', |_| {});
                 self.expect(Awaited::Sync, true);
-                server.extend_from_slice(&bytes);
+                wire::message::push_query(server, "ROLLBACK");
                 self.expect(Awaited::Query, false);
                 self.skipping = false;
-                if let Some(batch) = self.batches.front_mut() {
-                    batch.class = Class::Inside;
-                    batch.failed = false;
-                }
                 return;
             }
             Some(Then::Bind(_)) => return,
@@ -124,6 +133,15 @@ impl Conversation {
         self.expect(Awaited::Sync, false);
         self.skipping = false;
     }
+}
+
+/// Appends a message that closes a prepared statement.
+pub(super) fn push_close(server: &mut Vec<u8>, name: &[u8]) {
+    push(server, b'C', |body| {
+        body.push(b'S');
+        body.extend_from_slice(name);
+        body.push(0);
+    });
 }
 
 /// Appends the Parse messages of the statements that ask for ids.

@@ -16,6 +16,8 @@ mod from_server;
 mod gate;
 mod prepared;
 mod statements;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -117,7 +119,9 @@ enum Awaited {
     Parse,
     Bind,
     Close,
+    /// Of a portal.
     Describe,
+    DescribeStatement,
     Execute,
     /// Ends with ReadyForQuery.
     Sync,
@@ -136,6 +140,8 @@ struct Expected {
     gate: bool,
     /// The named statement that a Parse makes.
     name: Option<Rc<[u8]>>,
+    /// The number that the statement got.
+    number: u64,
 }
 
 /// What a batch may do, and so what is done with it when it is cut off.
@@ -169,6 +175,8 @@ struct Batch {
     class: Class,
     /// The transaction status when it began.
     begun: u8,
+    /// The same behind what has been walked of it, if nothing of it fails.
+    now: u8,
     /// Its last message has come.
     ended: bool,
     /// How many of the kept bytes are its own.
@@ -184,10 +192,17 @@ struct Batch {
     progress: Progress,
     touches: Touches,
     calls: bool,
-    /// It opened a transaction of its own.
-    opens: bool,
-    /// It ends with a COMMIT AND CHAIN.
-    chains: bool,
+    /// It has bound a statement.
+    bound: bool,
+    /// It has ended a transaction.
+    over: bool,
+    /// The end of its transaction has been asked for; and answered.
+    executed: bool,
+    answered: bool,
+    /// The client wants its replies before it ends.
+    prompt: bool,
+    /// What it has bound last takes data from the client.
+    binds_copy: bool,
     /// It takes data from the client, which the server has not asked for yet.
     copies: bool,
     /// The server has been asked to answer what it has got so far.
@@ -236,6 +251,8 @@ pub struct Conversation {
     pub hold: bool,
     /// Strings with backslashes are what the standard says.
     pub conforming: bool,
+    /// Texts can be read byte by byte in the client's encoding.
+    pub readable: bool,
     /// Statements that lower `synchronous_commit` are refused.
     pub refuse_lowered: bool,
     pub kept_limit: usize,
@@ -268,7 +285,10 @@ pub struct Conversation {
     tx_writes: bool,
     tx_notifies: bool,
     touched: Touches,
-    called: bool,
+    /// Transactions may be serializable: the commit of one may fail although it wrote nothing.
+    serializable: bool,
+    /// The end of the transaction has been bound, and perhaps not been executed.
+    loose_end: bool,
     /// The ReadyForQuery that is held while the session is looked at.
     ready: Option<u8>,
     /// This many batches are repeated in transactions that only read.
@@ -297,6 +317,7 @@ impl Conversation {
             status: IDLE,
             hold: false,
             conforming: true,
+            readable: true,
             refuse_lowered,
             kept_limit,
             statements: Statements::default(),
@@ -318,7 +339,8 @@ impl Conversation {
             tx_writes: false,
             tx_notifies: false,
             touched: Touches::NONE,
-            called: false,
+            serializable: false,
+            loose_end: false,
             ready: None,
             guarded: 0,
             parameters: Vec::new(),
@@ -346,6 +368,16 @@ impl Conversation {
     /// Something is under way on the server: a transaction, or a batch.
     pub fn is_busy(&self) -> bool {
         self.server.is_some() && !(self.batches.is_empty() && self.status == IDLE)
+    }
+
+    /// A batch is unanswered.
+    pub fn is_unanswered(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
+    /// The client has got a part of a message, and not its end.
+    pub fn is_in_a_message(&self) -> bool {
+        self.passing_out > 0 && !self.passing_hidden
     }
 
     /// A commit has been sent, or may have been, and its reply has not come: a cancel would make
@@ -389,7 +421,14 @@ impl Conversation {
 
     fn expect(&mut self, what: Awaited, hidden: bool) {
         let ends = matches!(what, Awaited::Sync | Awaited::Query) && !hidden;
-        self.expected.push_back(Expected { what, hidden, ends, gate: false, name: None });
+        self.expected.push_back(Expected {
+            what,
+            hidden,
+            ends,
+            gate: false,
+            name: None,
+            number: 0,
+        });
     }
 
     fn batch(&mut self) -> Option<&mut Batch> {

@@ -4,23 +4,34 @@
 use std::rc::Rc;
 
 use wire::frame::{HEADER, push};
-use wire::sql::{Kind, Touches};
+use wire::sql::{Count, Kind, Touches};
 
 use super::from_client::{Course, Head, Out, note_settings, until_zero};
+use super::gate::push_close;
 use super::statements::Statement;
-use super::{Awaited, Class, Conversation, Expected, IDLE, Stop, Then};
+use super::{Awaited, Class, Conversation, Expected, LASTING, Stop, Then};
 use crate::refusal;
+
+/// What is known of a statement that is bound.
+pub(super) struct Executed {
+    kind: Kind,
+    touches: Touches,
+    calls: bool,
+    unread: bool,
+}
 
 impl Conversation {
     pub(super) fn parse(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
         if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+            self.start_batch(self.class_at_start());
         }
+        self.go_beyond_end();
         let (name, rest) = until_zero(head.body);
         let (text, _) = until_zero(rest);
-        let told = self.summary(text);
-        note_settings(&mut self.custom, &told);
         let whole = head.length == head.body.len();
+        let told = self.summary(text, whole);
+        note_settings(&mut self.custom, &told);
+        self.serializable |= told.serializable;
         let lowers = whole && told.lowers_commit && self.refuse_lowered;
         let mut parse = Vec::new();
         if lowers {
@@ -35,75 +46,79 @@ impl Conversation {
             parse.reserve(HEADER + head.body.len());
             push(&mut parse, b'P', |body| body.extend_from_slice(head.body));
         }
-        let kind = match (whole, lowers) {
-            (true, false) => told.kind,
-            (true, true) => Kind::Session,
-            (false, _) => Kind::Opaque,
-        };
+        let kind = if lowers { Kind::Session } else { told.kind };
         let on = self.server.as_ref().map_or(0, |server| server.serial);
         let (touches, calls) = (told.touches, told.calls);
         let parse: Rc<[u8]> = parse.into();
-        if !self.skipping && self.statements.get(name).is_none() {
+        if self.statements.get(name).is_none() {
             self.make_room(name, &parse, out.server);
         }
         if lowers {
             out.server.extend_from_slice(&parse);
         }
-        let statement = Statement { parse, kind, touches, calls, on, prior: None };
-        self.statements.put(name, statement);
-        if !self.skipping {
-            let name = (!name.is_empty()).then(|| Rc::from(name));
-            let expected =
-                Expected { what: Awaited::Parse, hidden: false, ends: false, gate: false, name };
-            self.expected.push_back(expected);
-        }
+        let unread = told.count == Count::Many && !lowers;
+        let statement =
+            Statement { parse, kind, touches, calls, unread, on, taken: false, number: 0 };
+        let number = self.statements.put(name, statement);
+        let name = (!name.is_empty()).then(|| Rc::from(name));
+        let expected = Expected {
+            what: Awaited::Parse,
+            hidden: false,
+            ends: false,
+            gate: false,
+            name,
+            number,
+        };
+        self.expected.push_back(expected);
         if lowers { Course::Taken } else { Course::Pass }
     }
 
     pub(super) fn bind(&mut self, head: &Head<'_>, begins: bool, out: &mut Out<'_>) -> Course {
         if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+            self.start_batch(self.class_at_start());
         }
         let (_portal, rest) = until_zero(head.body);
         let (name, _) = until_zero(rest);
         let Some(statement) = self.statements.get(name) else {
-            return self.bound(Kind::Opaque, Touches::NONE, true, head, out);
+            let unknown =
+                Executed { kind: Kind::Opaque, touches: LASTING, calls: true, unread: true };
+            return self.bound(unknown, head, out);
         };
-        let (kind, touches, calls) = (statement.kind, statement.touches, statement.calls);
+        let &Statement { kind, touches, calls, unread, .. } = statement;
         self.restore_statement(name, out.server);
-        self.bound(kind, touches, calls, head, out)
+        self.bound(Executed { kind, touches, calls, unread }, head, out)
     }
 
     /// A statement is about to be executed in this batch.
     pub(super) fn bound(
         &mut self,
-        kind: Kind,
-        touches: Touches,
-        calls: bool,
+        executed: Executed,
         head: &Head<'_>,
         out: &mut Out<'_>,
     ) -> Course {
-        let class = self.class(kind);
-        let own = self.batches.back().map_or(Class::Read, |batch| batch.class);
-        let class = match (own, class) {
-            // A second commit in one batch has an id of its own.
-            (Class::Commit, Class::Write | Class::Commit) => Class::Opaque,
-            (own, class) => class.max(own),
-        };
+        let Executed { kind, touches, calls, unread } = executed;
+        let whole = head.length == head.body.len();
+        let (class, own) = self.class_in_batch(kind, unread, whole);
         if class != own || class > Class::Inside {
             if !self.may_follow(class, 1) {
                 return Course::Stay(Stop::Wait);
             }
             if let Some(batch) = self.batch() {
                 batch.class = class;
-                batch.held |= !batch.visible && !matches!(class, Class::Inside | Class::Opaque);
+                batch.held |= !batch.visible
+                    && !batch.prompt
+                    && !matches!(class, Class::Inside | Class::Opaque);
             }
         }
         self.note(kind, touches, calls);
-        let ends_transaction = matches!(kind, Kind::Commit { .. }) && class == Class::Commit;
-        let whole = head.length == head.body.len();
-        if ends_transaction && !self.skipping && whole {
-            if self.tx_writes {
+        self.loose_end |=
+            matches!(kind, Kind::Commit { .. } | Kind::Rollback { .. } | Kind::TwoPhase(_));
+        if let Some(batch) = self.batch() {
+            batch.bound = true;
+            batch.binds_copy = kind == Kind::CopyIn;
+        }
+        if matches!(kind, Kind::Commit { .. }) && class == Class::Commit {
+            if self.needs_id() {
                 let mut bind = Vec::with_capacity(HEADER + head.body.len());
                 push(&mut bind, b'B', |body| body.extend_from_slice(head.body));
                 self.ask_id(out.server);
@@ -112,18 +127,66 @@ impl Conversation {
             }
             self.committing(None, false);
         }
-        if !self.skipping {
-            self.expect(Awaited::Bind, false);
+        self.expect(Awaited::Bind, false);
+        Course::Pass
+    }
+
+    /// What stands behind the end of a transaction cannot be repeated apart from it.
+    fn go_beyond_end(&mut self) {
+        if self.batches.back().is_some_and(|batch| batch.over) {
+            self.become_opaque();
         }
+    }
+
+    /// The class of the last batch once it executes `kind`, too; and what it was.
+    fn class_in_batch(&self, kind: Kind, unread: bool, whole: bool) -> (Class, Class) {
+        let class = self.class(kind);
+        let Some(batch) = self.batches.back() else {
+            return (class, Class::Read);
+        };
+        let ends = matches!(kind, Kind::Commit { .. });
+        // What stands behind the end of a transaction is in another one, with an id of its own. A
+        // COMMIT outside of any commits what stands before it.
+        let apart = batch.over || ends && batch.class == Class::Write || ends && !whole;
+        let class = if apart || unread {
+            Class::Opaque
+        } else if batch.bound {
+            class.max(batch.class)
+        } else {
+            class
+        };
+        (class, batch.class)
+    }
+
+    pub(super) fn execute(&mut self, begins: bool) -> Course {
+        if begins {
+            self.start_batch(self.class_at_start());
+        }
+        let bound = self.batches.back().is_some_and(|batch| batch.bound);
+        if self.loose_end && !bound {
+            // The end of the transaction may have been bound in an earlier batch.
+            if !self.may_follow(Class::Opaque, 1) {
+                return Course::Stay(Stop::Wait);
+            }
+            self.become_opaque();
+        }
+        self.loose_end &= !bound;
+        if let Some(batch) = self.batch() {
+            batch.copies |= batch.binds_copy;
+            batch.executed = batch.over;
+        }
+        self.expect(Awaited::Execute, false);
         Course::Pass
     }
 
     pub(super) fn describe(&mut self, body: &[u8], begins: bool, out: &mut Out<'_>) -> Course {
         if begins {
-            self.start_batch(if self.status == IDLE { Class::Read } else { Class::Inside });
+            self.start_batch(self.class_at_start());
         }
         if let Some((b'S', name)) = body.split_first() {
+            self.go_beyond_end();
             self.restore_statement(until_zero(name).0, out.server);
+            return self.step(Awaited::DescribeStatement, false);
         }
         self.step(Awaited::Describe, false)
     }
@@ -146,7 +209,7 @@ impl Conversation {
         };
         statement.on = serial;
         let parse = Rc::clone(&statement.parse);
-        if self.skipping || self.shares(name, &parse) {
+        if self.shares(name, &parse) {
             return;
         }
         self.make_room(name, &parse, server);
@@ -173,11 +236,7 @@ impl Conversation {
         if name.is_empty() {
             return;
         }
-        push(server, b'C', |body| {
-            body.push(b'S');
-            body.extend_from_slice(name);
-            body.push(0);
-        });
+        push_close(server, name);
         self.expect(Awaited::Close, true);
         shared.borrow_mut().insert(name.into(), Rc::clone(parse));
     }

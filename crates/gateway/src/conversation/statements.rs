@@ -19,73 +19,119 @@ pub struct Statement {
     pub kind: Kind,
     pub touches: Touches,
     pub calls: bool,
+    /// Its text could not be read: it may be anything.
+    pub unread: bool,
     /// The server side that has it, by its serial.
     pub on: u64,
-    /// What the name meant before, until the server has taken this one.
-    pub prior: Option<Box<Statement>>,
+    /// The server has said so.
+    pub taken: bool,
+    /// Which of the Parse messages made it.
+    pub number: u64,
 }
 
 #[derive(Debug, Default)]
 pub struct Statements {
-    named: HashMap<Box<[u8]>, Statement>,
-    unnamed: Option<Statement>,
+    /// What each name means; behind it what it will mean if the server takes that, too.
+    named: HashMap<Box<[u8]>, Vec<Statement>>,
+    unnamed: Vec<Statement>,
     bytes: usize,
+    numbers: u64,
     /// There were more than can be kept.
     pub overflow: bool,
 }
 
 impl Statements {
     pub fn get(&self, name: &[u8]) -> Option<&Statement> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        let named = || self.named.get(name).and_then(|meanings| meanings.last());
+        if name.is_empty() { self.unnamed.last() } else { named() }
     }
 
     pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Statement> {
-        if name.is_empty() { self.unnamed.as_mut() } else { self.named.get_mut(name) }
+        self.meanings(name).and_then(|meanings| meanings.last_mut())
     }
 
-    pub fn put(&mut self, name: &[u8], mut statement: Statement) {
-        if name.is_empty() {
-            self.unnamed = Some(statement);
-            return;
+    fn meanings(&mut self, name: &[u8]) -> Option<&mut Vec<Statement>> {
+        if name.is_empty() { Some(&mut self.unnamed) } else { self.named.get_mut(name) }
+    }
+
+    /// The number of the Parse message that makes it.
+    pub fn put(&mut self, name: &[u8], statement: Statement) -> u64 {
+        self.numbers += 1;
+        let statement = Statement { number: self.numbers, ..statement };
+        if !name.is_empty() {
+            self.bytes += statement.parse.len();
+            self.overflow |= self.bytes > LIMIT;
         }
-        self.bytes += statement.parse.len();
-        self.overflow |= self.bytes > LIMIT;
-        let prior = self.named.remove(name);
-        statement.prior = prior.map(|prior| Box::new(Statement { prior: None, ..prior }));
-        self.named.insert(name.into(), statement);
+        match self.meanings(name) {
+            Some(meanings) => meanings.push(statement),
+            None => {
+                self.named.insert(name.into(), vec![statement]);
+            }
+        }
+        self.numbers
     }
 
     /// The server has taken the statement.
-    pub fn confirm(&mut self, name: &[u8]) {
-        if let Some(prior) = self.named.get_mut(name).and_then(|found| found.prior.take()) {
-            self.bytes -= prior.parse.len();
-        }
+    pub fn confirm(&mut self, name: &[u8], number: u64) {
+        let Some(meanings) = self.meanings(name) else {
+            return;
+        };
+        let Some(index) = meanings.iter().position(|meaning| meaning.number == number) else {
+            return;
+        };
+        meanings[index].taken = true;
+        let gone = meanings.drain(..index).map(|former| former.parse.len()).sum();
+        self.forget_bytes(name, gone);
     }
 
-    /// The server has refused the statement.
-    pub fn refuse(&mut self, name: &[u8]) {
-        if let Some(refused) = self.named.remove(name) {
-            self.bytes -= refused.parse.len();
-            if let Some(prior) = refused.prior {
-                self.named.insert(name.into(), *prior);
-            }
+    /// The server has refused the statement, or passed over it.
+    pub fn refuse(&mut self, name: &[u8], number: u64) {
+        let Some(meanings) = self.meanings(name) else {
+            return;
+        };
+        let Some(index) = meanings.iter().position(|meaning| meaning.number == number) else {
+            return;
+        };
+        // What had no name before is gone, if this one was not passed over.
+        let first = if name.is_empty() { 0 } else { index };
+        let gone = meanings.drain(first..=index).map(|refused| refused.parse.len()).sum();
+        let last = meanings.is_empty();
+        self.forget_bytes(name, gone);
+        if last {
+            self.named.remove(name);
         }
     }
 
     pub fn remove(&mut self, name: &[u8]) {
         if name.is_empty() {
-            self.unnamed = None;
+            self.unnamed.clear();
         } else if let Some(old) = self.named.remove(name) {
-            self.bytes -= old.parse.len() + old.prior.map_or(0, |prior| prior.parse.len());
+            self.forget_bytes(name, old.iter().map(|meaning| meaning.parse.len()).sum());
         }
+    }
+
+    fn forget_bytes(&mut self, name: &[u8], count: usize) {
+        self.bytes -= if name.is_empty() { 0 } else { count };
+    }
+
+    /// No answer will come to what the server has not answered for.
+    pub fn cut_off(&mut self) {
+        self.unnamed.retain(|meaning| meaning.taken);
+        let mut bytes = 0;
+        self.named.retain(|_, meanings| {
+            meanings.retain(|meaning| meaning.taken);
+            bytes += meanings.iter().map(|meaning| meaning.parse.len()).sum::<usize>();
+            !meanings.is_empty()
+        });
+        self.bytes = bytes;
     }
 
     /// A simple query destroys the unnamed statement.
     pub fn forget_unnamed(&mut self) {
-        self.unnamed = None;
+        self.unnamed.clear();
     }
 
     pub fn clear(&mut self) {
-        *self = Statements::default();
+        *self = Statements { numbers: self.numbers, ..Statements::default() };
     }
 }
