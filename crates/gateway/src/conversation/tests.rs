@@ -5,6 +5,7 @@
 
 mod client;
 mod model;
+mod rules;
 mod world;
 
 use proptest::collection::vec;
@@ -25,6 +26,8 @@ fn statement() -> impl Strategy<Value = Statement> {
         4 => Just(Statement::Commit),
         1 => Just(Statement::Chain),
         2 => Just(Statement::Rollback),
+        1 => Just(Statement::Savepoint),
+        1 => Just(Statement::RollbackTo),
         1 => Just(Statement::Copy),
         1 => Just(Statement::Procedure),
         1 => Just(Statement::Set),
@@ -34,12 +37,22 @@ fn statement() -> impl Strategy<Value = Statement> {
 
 /// A COPY stands at the end, where its data do not meet other messages.
 fn group(of: impl Strategy<Value = Statement>) -> impl Strategy<Value = Group> {
-    (vec(of, 1..4), any::<[bool; 7]>()).prop_map(|(mut statements, flags)| {
+    (vec(of, 1..4), any::<[bool; 7]>(), 0_u8..24).prop_map(|(mut statements, flags, size)| {
         let [simple, waits, named, describes, flushes, eager, gives_up] = flags;
         if let Some(index) = statements.iter().position(|it| *it == Statement::Copy) {
             statements.truncate(index + 1);
         }
-        Group { simple, waits, named, describes, flushes, eager, gives_up, statements }
+        Group {
+            simple,
+            waits,
+            named,
+            describes,
+            flushes,
+            eager,
+            gives_up,
+            large: size == 23,
+            statements,
+        }
     })
 }
 
@@ -50,6 +63,8 @@ fn plain() -> impl Strategy<Value = Statement> {
         1 => Just(Statement::Returning),
         1 => Just(Statement::Nothing),
         1 => Just(Statement::Fails),
+        1 => Just(Statement::Savepoint),
+        1 => Just(Statement::RollbackTo),
         1 => Just(Statement::Copy),
     ]
 }

@@ -22,6 +22,8 @@ pub enum Statement {
     Commit,
     Chain,
     Rollback,
+    Savepoint,
+    RollbackTo,
     Copy,
     Procedure,
     Set,
@@ -42,6 +44,8 @@ pub struct Group {
     pub eager: bool,
     /// The COPY is ended with an error.
     pub gives_up: bool,
+    /// Its texts are larger than what is kept.
+    pub large: bool,
     pub statements: Vec<Statement>,
 }
 
@@ -89,12 +93,15 @@ pub struct Client {
     due: VecDeque<Due>,
     /// The batch that is answered now has failed.
     failed: bool,
+    last_error: Option<Told>,
     /// Messages up to the Sync that is sent next are passed over.
     skipping: bool,
     group: Option<Group>,
     /// The data of a COPY have been sent, or will not be.
     copied: bool,
     open: Option<Vec<u32>>,
+    /// How many of the open rows are before the savepoint.
+    savepoint: usize,
     implicit: Vec<u32>,
     pub told: HashMap<u32, Told>,
     pub made: Vec<u32>,
@@ -192,8 +199,9 @@ impl Client {
         let made: VecDeque<Made> =
             group.statements.iter().map(|statement| self.make(*statement)).collect();
         let texts: Vec<String> = made.iter().map(text).collect();
+        let end = if group.large { filler() } else { String::new() };
         let copy = made.iter().find(|made| made.statement == Statement::Copy).cloned();
-        self.send(b'Q', format!("{}\0", texts.join(";")).as_bytes(), vec![Due::Query(made)]);
+        self.send(b'Q', format!("{}{end}\0", texts.join(";")).as_bytes(), vec![Due::Query(made)]);
         if let Some(copy) = copy.filter(|_| group.eager) {
             self.data(&copy.rows, group.gives_up);
         }
@@ -204,7 +212,9 @@ impl Client {
             let made = self.make(*statement);
             let mut name = "";
             let mut sql = text(&made);
-            if group.named
+            if group.large {
+                sql.push_str(&filler());
+            } else if group.named
                 && let Some((_, named, text)) = NAMED.iter().find(|named| named.0 == *statement)
             {
                 name = named;
@@ -364,10 +374,22 @@ impl Client {
                 let rows = self.open.take().unwrap_or_else(|| std::mem::take(&mut self.implicit));
                 self.tell(&rows, told);
                 self.open = chain.then(Vec::new);
+                self.savepoint = 0;
                 return;
             }
             Statement::Rollback => {
                 let rows = self.open.take().unwrap_or_else(|| std::mem::take(&mut self.implicit));
+                self.tell(&rows, Told::NotCommitted);
+                self.savepoint = 0;
+                "ROLLBACK"
+            }
+            Statement::Savepoint => {
+                self.savepoint = self.open.as_ref().map_or(0, Vec::len);
+                "SAVEPOINT"
+            }
+            Statement::RollbackTo => {
+                let open = self.open.as_mut().expect("a transaction");
+                let rows = open.split_off(self.savepoint);
                 self.tell(&rows, Told::NotCommitted);
                 "ROLLBACK"
             }
@@ -401,9 +423,9 @@ impl Client {
         assert!(!self.failed, "a second error: {}", fields.message());
         self.failed = true;
         self.copied = true;
-        let mut rows = std::mem::take(&mut self.implicit);
-        rows.append(self.open.as_mut().unwrap_or(&mut Vec::new()));
+        let rows = std::mem::take(&mut self.implicit);
         self.tell(&rows, told);
+        self.last_error = Some(told);
         // What is passed over.
         while let Some(due) = self.due.front() {
             match due {
@@ -433,16 +455,18 @@ impl Client {
         match status {
             IDLE => {
                 if let Some(open) = self.open.take() {
-                    assert!(self.failed && open.is_empty(), "a transaction ended by itself");
+                    assert!(self.failed, "a transaction ended by itself");
+                    let told = self.last_error.expect("an error");
+                    self.tell(&open, told);
                 }
+                self.savepoint = 0;
                 self.tell(&implicit, Told::Committed);
             }
             OPEN => {
                 assert!(self.open.is_some() && implicit.is_empty(), "a transaction came by itself");
             }
             FAILED => {
-                let rows = self.open.replace(Vec::new()).unwrap_or_default();
-                self.tell(&rows, Told::NotCommitted);
+                self.open.get_or_insert_default();
                 self.tell(&implicit, Told::NotCommitted);
             }
             other => panic!("status {other}"),
@@ -464,9 +488,16 @@ fn text(made: &Made) -> String {
         Statement::Commit => "commit".to_owned(),
         Statement::Chain => "commit and chain".to_owned(),
         Statement::Rollback => "rollback".to_owned(),
+        Statement::Savepoint => "savepoint s".to_owned(),
+        Statement::RollbackTo => "rollback to s".to_owned(),
         Statement::Copy => "copy t from stdin".to_owned(),
         Statement::Procedure => format!("call p({row})"),
         Statement::Set => "set x.y to 1".to_owned(),
         Statement::Deallocate => "deallocate all".to_owned(),
     }
+}
+
+/// What a large text ends with.
+fn filler() -> String {
+    format!(" /*{}*/", "x".repeat(5_000))
 }

@@ -36,6 +36,7 @@ pub struct Model {
     statements: HashMap<Vec<u8>, String>,
     portals: HashMap<Vec<u8>, String>,
     rows: Vec<u32>,
+    savepoint: Option<usize>,
     id: Option<u64>,
     next_id: u64,
     pub log: Vec<Committed>,
@@ -84,11 +85,12 @@ impl Model {
     fn fail(&mut self, sqlstate: &str) -> Failed {
         self.say(b'E', format!("SERROR\0VERROR\0C{sqlstate}\0Mmodelled\0\0").as_bytes());
         self.flush();
-        self.rows.clear();
-        self.id = None;
         self.copy = None;
         if self.status == OPEN {
             self.status = FAILED;
+        } else if self.status == IDLE {
+            self.rows.clear();
+            self.id = None;
         }
         Failed
     }
@@ -101,6 +103,7 @@ impl Model {
     fn commit(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         let id = self.id.take();
+        self.savepoint = None;
         let before = self.taken + self.output.len();
         if id.is_some() || !rows.is_empty() {
             self.log.push(Committed { id, rows, before });
@@ -196,7 +199,8 @@ impl Model {
     }
 
     fn query(&mut self, body: &[u8]) {
-        let text = std::str::from_utf8(body).unwrap().trim_end_matches('\0').to_owned();
+        let text = std::str::from_utf8(body).unwrap().trim_end_matches('\0');
+        let text = text.split(" /*").next().unwrap_or_default();
         self.statements.remove(&b""[..]);
         self.portals.remove(&b""[..]);
         let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
@@ -228,7 +232,8 @@ impl Model {
     fn parse(&mut self, body: &[u8]) -> Result<(), Failed> {
         let mut parts = body.split(|byte| *byte == 0);
         let name = parts.next().unwrap().to_vec();
-        let text = String::from_utf8(parts.next().unwrap().to_vec()).unwrap();
+        let text = std::str::from_utf8(parts.next().unwrap()).unwrap();
+        let text = text.split(" /*").next().unwrap_or_default().to_owned();
         if name.is_empty() {
             self.statements.remove(&name);
         }
@@ -315,11 +320,25 @@ impl Model {
                 self.done("COMMIT");
                 self.status = if chain { OPEN } else { IDLE };
             }
-            "rollback" | "commit" | "commit and chain" => {
+            "commit and chain" | "rollback" | "commit" => {
                 self.rows.clear();
                 self.id = None;
+                self.savepoint = None;
                 self.portals.clear();
                 self.status = if text.ends_with("chain") { OPEN } else { IDLE };
+                self.done("ROLLBACK");
+            }
+            "savepoint s" if self.status == IDLE => return Err(self.fail("25P01")),
+            "savepoint s" => {
+                self.savepoint = Some(self.rows.len());
+                self.done("SAVEPOINT");
+            }
+            "rollback to s" => {
+                let Some(rows) = self.savepoint else {
+                    return Err(self.fail(if self.status == IDLE { "25P01" } else { "3B001" }));
+                };
+                self.rows.truncate(rows);
+                self.status = OPEN;
                 self.done("ROLLBACK");
             }
             "copy t from stdin" => {

@@ -59,13 +59,18 @@ impl World {
             let end = group.statements.iter().filter(ends).count();
             end > 0 && group.statements.len() > 1 || group.simple && group.statements.len() > 1
         });
+        let large = script.iter().any(|group| group.large);
         let may_be_unknown = mixed
+            || large
             || has(Statement::Calls)
             || has(Statement::Procedure)
             || has(Statement::Deallocate);
         World {
             talk: Conversation::new(4096, true),
-            lasting: has(Statement::Set) || has(Statement::Deallocate) || has(Statement::Procedure),
+            lasting: large
+                || has(Statement::Set)
+                || has(Statement::Deallocate)
+                || has(Statement::Procedure),
             client: Client::new(script),
             model: None,
             past: Vec::new(),
