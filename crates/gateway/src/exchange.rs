@@ -63,6 +63,11 @@ impl Server {
         self.exchange(&bytes, 1).await
     }
 
+    /// Sends what needs no answer.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ExchangeError> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
     /// Runs statements that must not fail.
     pub async fn order(&mut self, statements: &str) -> Result<(), ExchangeError> {
         match self.ask(statements).await?.error {

@@ -50,6 +50,12 @@ pub const ANSWER_CUT_OFF: Refusal = error(
     "A part of it had been delivered already. Nothing was committed by this statement.",
     "Repeat the statement.",
 );
+pub const REPEATED_IN_VAIN: Refusal = error(
+    "40001",
+    "the statement was cut off again and again",
+    "It was repeated, and each server that ran it was lost. Nothing of it was committed.",
+    "See whether the statement itself ends the servers before it is repeated.",
+);
 pub const ANSWER_LOST: Refusal = fatal(
     "57P01",
     "the client session ends with a failover: its statement was too large to be repeated",

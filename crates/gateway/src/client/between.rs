@@ -352,8 +352,9 @@ impl Client {
         };
         let house = Rc::clone(&self.house);
         let term = (!held.server.side.standby).then_some(held.server.side.term);
-        let mut looked = Ok(());
-        if self.talk.guard_ended() {
+        let unsent = std::mem::take(&mut self.to_server);
+        let mut looked = held.server.send(&unsent).await;
+        if looked.is_ok() && self.talk.guard_ended() {
             let wanted = self.kept.setting("default_transaction_read_only");
             let back = match wanted {
                 Some(value) => format!("SET default_transaction_read_only = {}", literal(value)),

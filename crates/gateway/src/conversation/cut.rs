@@ -23,12 +23,16 @@ pub enum Cut {
     Close,
 }
 
+/// How often a batch is repeated: one that ends each server it runs on must not go on for ever.
+const MOST_REPEATS: u32 = 3;
+
 impl Conversation {
     /// The server is gone. `pending` are the client's bytes that have not been taken; what is to be
     /// repeated is put in front of them.
     pub fn cut_off(&mut self, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
         let side = self.server.take();
         self.gate = None;
+        self.owes_sync = false;
         self.held_back = None;
         self.skipping = false;
         self.copy_in = false;
@@ -44,15 +48,16 @@ impl Conversation {
             self.release(out.client);
         }
         let Some(first) = self.batches.front().cloned() else {
+            let unseen = self.status == IDLE && self.wants_look();
             self.cut_while_idle();
-            return Cut::Settled;
+            return if unseen { Cut::End(&refusal::STATE_UNKNOWN) } else { Cut::Settled };
         };
         let (term, timeline) = side.map_or((0, 0), |side| (side.term, side.timeline));
         match (first.class, first.progress) {
             (Class::Read, _) => self.cut_reads(&first, pending, out),
             (Class::Session, _) if first.calls && first.begun == IDLE => {
                 self.tell(&first, &refusal::UNKNOWN, IDLE, out);
-                self.repeat_rest(pending)
+                self.repeat_rest(pending, out)
             }
             (Class::Session, _) => {
                 if first.begun != IDLE {
@@ -74,14 +79,14 @@ impl Conversation {
                     return self.not_committed(&first, &refusal::NOT_COMMITTED, pending, out);
                 }
                 self.tell_committed(&first, out);
-                self.after_commit(pending)
+                self.after_commit(pending, out)
             }
             (Class::Write | Class::Commit, Progress::Committing { id: Some(id), .. }) => {
                 Cut::Doubt(Doubt { xid: id, term, timeline })
             }
             (Class::Opaque, _) => {
                 self.tell(&first, &refusal::UNKNOWN, IDLE, out);
-                self.repeat_rest(pending)
+                self.repeat_rest(pending, out)
             }
         }
     }
@@ -94,14 +99,14 @@ impl Conversation {
         match outcome {
             Outcome::Committed => {
                 self.tell_committed(&first, out);
-                self.after_commit(pending)
+                self.after_commit(pending, out)
             }
             Outcome::NotCommitted => {
                 self.not_committed(&first, &refusal::NOT_COMMITTED, pending, out)
             }
             Outcome::Unknown => {
                 self.tell(&first, &refusal::UNKNOWN, IDLE, out);
-                self.repeat_rest(pending)
+                self.repeat_rest(pending, out)
             }
         }
     }
@@ -125,7 +130,7 @@ impl Conversation {
         if self.batches.iter().any(|batch| batch.calls) {
             self.guarded = self.guarded.max(self.batches.len());
         }
-        self.repeat_rest(pending)
+        self.repeat_rest(pending, out)
     }
 
     fn cut_inside(&mut self, first: &Batch, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
@@ -140,10 +145,10 @@ impl Conversation {
             _within => false,
         };
         if may_be_repeated && !first.visible && first.whole {
-            return self.repeat_rest(pending);
+            return self.repeat_rest(pending, out);
         }
         self.tell(first, &refusal::TRANSACTION_CUT_OFF, FAILED, out);
-        self.repeat_rest(pending)
+        self.repeat_rest(pending, out)
     }
 
     /// A batch that commits, and has committed nothing: it is repeated if all of its transaction is
@@ -159,7 +164,7 @@ impl Conversation {
             return self.repeat_or_tell(first, refused, pending, out);
         }
         self.tell(first, refused, IDLE, out);
-        self.repeat_rest(pending)
+        self.repeat_rest(pending, out)
     }
 
     fn repeat_or_tell(
@@ -172,13 +177,13 @@ impl Conversation {
         if first.visible || !first.whole {
             self.tell(first, refused, IDLE, out);
         }
-        self.repeat_rest(pending)
+        self.repeat_rest(pending, out)
     }
 
     /// Tells the client what became of its first unanswered batch.
     fn tell(&mut self, first: &Batch, refused: &Refusal, status: u8, out: &mut Out<'_>) {
         self.reply.clear();
-        if !(first.failed && first.visible) {
+        if !(first.failed && first.visible && !first.held) {
             refused.push(out.client);
         }
         self.status = status;
@@ -256,17 +261,26 @@ impl Conversation {
     }
 
     /// What a committed transaction did to the client session is not on the next server.
-    fn after_commit(&mut self, pending: &mut Vec<u8>) -> Cut {
+    fn after_commit(&mut self, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
         if self.touched.any(LASTING) {
             return Cut::End(&refusal::STATE_UNKNOWN);
         }
         self.tx_writes = false;
         self.tx_notifies = false;
-        self.repeat_rest(pending)
+        self.repeat_rest(pending, out)
     }
 
     /// Puts all batches that are left in front of what the client has sent since.
-    fn repeat_rest(&mut self, pending: &mut Vec<u8>) -> Cut {
+    fn repeat_rest(&mut self, pending: &mut Vec<u8>, out: &mut Out<'_>) -> Cut {
+        if self.in_a_row >= MOST_REPEATS
+            && let Some(first) = self.batches.front().filter(|one| one.begun == IDLE).cloned()
+        {
+            // It may be what the servers end of.
+            let told = if first.calls { &refusal::UNKNOWN } else { &refusal::REPEATED_IN_VAIN };
+            self.tell(&first, told, IDLE, out);
+            self.in_a_row = 0;
+        }
+        self.in_a_row += u32::from(!self.batches.is_empty());
         // The rest of a message that is to be dropped stands first in `pending`.
         let mixed = self.dropping_in > 0 && !self.kept.is_empty();
         if mixed || self.batches.iter().any(|batch| !batch.whole) {

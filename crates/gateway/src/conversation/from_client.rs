@@ -47,6 +47,9 @@ impl Conversation {
                 if self.passing_in > 0 {
                     return (at, Stop::More);
                 }
+                if self.owes_sync {
+                    self.push_own_sync(out.server);
+                }
                 continue;
             }
             if self.dropping_in > 0 {
@@ -183,9 +186,11 @@ impl Conversation {
             return Course::Data;
         }
         self.copy_in = false;
-        if !self.batch().is_some_and(|batch| batch.rewritten) {
+        let Some(batch) = self.batch().filter(|batch| batch.rewritten) else {
             return Course::Data;
-        }
+        };
+        // A simple COPY is told to be complete only once it is committed.
+        batch.held = true;
         // A simple COPY that runs as an extended one: its Sync is the gateway's.
         push(out.server, head.tag, |body| {
             body.extend_from_slice(head.body);
@@ -503,10 +508,12 @@ impl Conversation {
 /// Remembers the names of settings that no catalogue lists.
 pub(super) fn note_settings(custom: &mut Vec<String>, told: &Summary<'_>) {
     const MOST: usize = 200;
+    const LONGEST: usize = 128;
     if !told.touches.any(Touches::SETTING) {
         return;
     }
-    for name in told.settings().filter(|name| name.contains(&b'.')) {
+    let listed = |name: &&[u8]| name.contains(&b'.') && name.len() <= LONGEST;
+    for name in told.settings().filter(listed) {
         let name = String::from_utf8_lossy(name).into_owned();
         if custom.len() < MOST && !custom.contains(&name) {
             custom.push(name);

@@ -353,6 +353,7 @@ impl Conversation {
         if matches!(batch.progress, Progress::Committing { .. }) {
             self.commits += 1;
         }
+        self.in_a_row = 0;
         let guard_ends = self.guarded == 1;
         self.guarded = self.guarded.saturating_sub(1);
         let last = self.batches.is_empty();
@@ -361,6 +362,11 @@ impl Conversation {
             self.tx_notifies = false;
             self.loose_end = false;
             self.guard_ended = guard_ends;
+            if self.passing_in > 0 {
+                // Nothing can be asked in the middle of a message: the next batch's end will do.
+                refusal::ready(out.client, status);
+                return Fate::Hidden;
+            }
             if guard_ends || self.touched.any(LASTING) {
                 self.ready = Some(status);
                 return Fate::End(Heard::LookAtSession);

@@ -129,6 +129,17 @@ impl Conversation {
             }
             Some(Then::Bind(_)) => return,
         }
+        if self.passing_in > 0 {
+            // Its bytes would be taken for a part of the message that is on its way.
+            self.owes_sync = true;
+            return;
+        }
+        self.push_own_sync(server);
+    }
+
+    /// Ends a batch that the client does not know to be an extended one.
+    pub(super) fn push_own_sync(&mut self, server: &mut Vec<u8>) {
+        self.owes_sync = false;
         push(server, b'S', |_| {});
         self.expect(Awaited::Sync, false);
         self.skipping = false;

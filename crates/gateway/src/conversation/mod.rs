@@ -268,6 +268,10 @@ pub struct Conversation {
     held_back: Option<(Then, Option<u64>, bool)>,
     /// Cancels on their way to the server.
     pub cancels: usize,
+    /// A Sync of the gateway's own is due when the message that is being passed on has ended.
+    owes_sync: bool,
+    /// How often the first batch has been repeated.
+    in_a_row: u32,
     /// After an error the server passes over messages until a Sync.
     skipping: bool,
     copy_in: bool,
@@ -328,6 +332,8 @@ impl Conversation {
             gate: None,
             held_back: None,
             cancels: 0,
+            owes_sync: false,
+            in_a_row: 0,
             skipping: false,
             copy_in: false,
             passing_in: 0,
