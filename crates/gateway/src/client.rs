@@ -331,12 +331,18 @@ impl Client {
         for (name, value) in self.talk.parameters.drain(..) {
             held.server.parameters.insert(name, value);
         }
+        let standby = held.server.side.standby;
         if self.stop == Stop::Wait {
             self.stop = Stop::More;
         }
+        self.heard(heard, standby)
+    }
+
+    /// What the server's bytes amounted to.
+    fn heard(&mut self, heard: Heard, standby: bool) -> Result<bool, Next> {
         match heard {
             Heard::More => Ok(true),
-            Heard::Idle if held.server.side.standby => {
+            Heard::Idle if standby => {
                 // A principal may be there again.
                 self.generation = self.generation.wrapping_sub(1);
                 Ok(true)

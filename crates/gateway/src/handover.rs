@@ -192,8 +192,8 @@ async fn inherit(
 
 impl Held {
     fn new(config: &FrontEnd, claim: Claim, clients: TcpListener, commands: TcpListener) -> Held {
-        // Accepted sockets inherit this; a kernel that refuses it only makes dead clients linger. The
-        // gateway's own patience with a slow client ends sooner.
+        // Accepted sockets inherit this; a kernel that refuses it only makes dead clients linger.
+        // The gateway's own patience with a slow client ends sooner.
         if let Err(error) = socket::prepare(&clients, config.file.times.slow_client() * 2) {
             tracing::warn!(%error, "the listening socket could not be prepared");
         }

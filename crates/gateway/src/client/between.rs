@@ -452,8 +452,8 @@ impl Client {
     }
 }
 
-/// Does something on the server of `term`'s principal, as long as it may serve. Of a standby there is
-/// no term: it has the time that a connection may take.
+/// Does something on the server of `term`'s principal, as long as it may serve. Of a standby there
+/// is no term: it has the time that a connection may take.
 async fn while_served<T>(
     house: &House,
     term: Option<u64>,
