@@ -2,7 +2,7 @@
 
 use wire::frame::push;
 
-use super::super::{Conversation, Cut, Heard, IDLE, OPEN, Out, ServerSide, Stop, WAIT};
+use super::super::{Conversation, Cut, FAILED, Heard, IDLE, OPEN, Out, ServerSide, Stop, WAIT};
 use crate::in_doubt::Outcome;
 
 struct Talk {
@@ -305,4 +305,154 @@ fn a_portal_that_takes_data_and_is_not_executed_does_not_hold_the_sync() {
     let bound: [(u8, &[u8]); 3] =
         [(b'P', b"\0copy t from stdin\0\0\0"), (b'B', &[0; 8]), (b'S', b"")];
     assert_eq!(it.sends(&bound), "PBBEH");
+}
+
+/// A Parse, and a Bind of the unnamed portal.
+fn parse(name: &str, text: &str) -> (u8, Vec<u8>) {
+    (b'P', format!("{name}\0{text}\0\0\0").into_bytes())
+}
+
+fn bind(name: &str) -> (u8, Vec<u8>) {
+    (b'B', [b"\0", name.as_bytes(), &[0; 7]].concat())
+}
+
+const EXECUTE: (u8, &[u8]) = (b'E', &[0; 5]);
+const SYNC: (u8, &[u8]) = (b'S', b"");
+
+impl Talk {
+    fn executes(&mut self, statements: &[(&str, &str)]) -> String {
+        let mut sent = String::new();
+        for (name, text) in statements {
+            let (parse, bind) = (parse(name, text), bind(name));
+            sent += &self.sends(&[(parse.0, &parse.1), (bind.0, &bind.1), EXECUTE]);
+        }
+        sent
+    }
+
+    fn is_cut_with(&mut self, sqlstate: &str) {
+        assert_eq!(self.cut(), Cut::Settled);
+        assert!(has(&self.client, sqlstate), "{}", self.client.escape_ascii());
+    }
+
+    fn gets_another_server(&mut self) {
+        self.talk.server = Talk::new(IDLE).talk.server;
+        if let Some(side) = &mut self.talk.server {
+            side.serial = 2;
+        }
+    }
+}
+
+#[test]
+fn what_may_mend_a_transaction_is_waited_for_and_not_repeated() {
+    let mut it = Talk::new(FAILED);
+    assert_eq!(it.query("rollback to s"), "Q");
+    assert_eq!(it.query(INSERT), "");
+    assert_eq!(it.stop, Stop::Wait);
+    it.is_cut_with("40001");
+    assert!(!has(&it.pending, "rollback"));
+}
+
+#[test]
+fn what_follows_the_end_of_a_transaction_is_in_another() {
+    let mut it = Talk::new(OPEN);
+    let (commit, insert) = (parse("c", "commit"), parse("i", INSERT));
+    it.sends(&[(commit.0, &commit.1), (insert.0, &insert.1), SYNC]);
+    it.answers(&[(b'1', b""), (b'1', b""), (b'Z', b"T")]);
+    it.talk.tx_writes = true;
+    let (commit, insert) = (bind("c"), bind("i"));
+    let all = [(commit.0, &commit.1[..]), EXECUTE, (insert.0, &insert.1), EXECUTE, SYNC];
+    assert_eq!(it.sends(&all), "BEH");
+    assert_eq!(it.answers_id("77"), "B");
+    assert_eq!(it.sends(&[]), "EBES");
+    it.is_cut_with("08007");
+
+    // Also when it is only made there.
+    let mut it = Talk::new(OPEN);
+    it.executes(&[("c", "commit")]);
+    let insert = parse("i", INSERT);
+    assert_eq!(it.sends(&[(insert.0, &insert.1)]), "P");
+    it.is_cut_with("08007");
+}
+
+#[test]
+fn a_statement_that_is_not_known_may_end_the_transaction() {
+    let mut it = Talk::new(OPEN);
+    let unknown = bind("x");
+    assert_eq!(it.sends(&[(unknown.0, &unknown.1), EXECUTE, SYNC]), "BES");
+    it.is_cut_with("08007");
+}
+
+#[test]
+fn a_commit_that_was_bound_and_not_asked_for_has_not_happened() {
+    let mut it = Talk::new(OPEN);
+    it.executes(&[("s", "select 1")]);
+    let (parse, bind) = (parse("c", "commit"), bind("c"));
+    assert_eq!(it.sends(&[(parse.0, &parse.1), (bind.0, &bind.1)]), "PB");
+    it.is_cut_with("40001");
+    assert!(!has(&it.client, "COMMIT"));
+}
+
+#[test]
+fn the_question_for_the_id_is_made_anew_behind_a_deallocate() {
+    let mut it = Talk::new(IDLE);
+    it.executes(&[("", "deallocate all"), ("", INSERT)]);
+    assert_eq!(it.sends(&[SYNC]), "CCPPBEH");
+}
+
+#[test]
+fn a_function_beside_a_setting_is_not_called_again() {
+    let mut it = Talk::new(IDLE);
+    it.executes(&[("", "select f(1)"), ("", "set x.y to 1")]);
+    it.sends(&[SYNC]);
+    it.is_cut_with("08007");
+    assert!(it.pending.is_empty());
+}
+
+#[test]
+fn an_end_that_was_executed_leaves_nothing_open() {
+    let mut it = Talk::new(OPEN);
+    it.executes(&[("c", "commit and chain")]);
+    it.sends(&[SYNC]);
+    let end: [(u8, &[u8]); 4] = [(b'1', b""), (b'2', b""), (b'C', b"COMMIT\0"), (b'Z', b"T")];
+    assert_eq!(it.answers(&end), "12CZ");
+    it.sends(&[(b'E', b"p\0\0\0\0\0"), SYNC]);
+    it.is_cut_with("40001");
+}
+
+#[test]
+fn a_simple_query_that_was_passed_over_has_no_end_of_its_own() {
+    let mut it = Talk::new(IDLE);
+    let broken = parse("", "select (");
+    assert_eq!(it.sends(&[(broken.0, &broken.1), (b'Q', b"select 1\0")]), "PQ");
+    assert_eq!(it.answers(&[(b'E', b"SERROR\0VERROR\0C42601\0Msyntax\0\0")]), "E");
+    assert_eq!(it.sends(&[SYNC]), "S");
+    let end = it.answers_until(&[(b'Z', b"I")], &[Heard::Idle, Heard::LookAtSession]);
+    assert_eq!(end, "Z");
+    assert!(it.talk.is_quiet());
+}
+
+#[test]
+fn a_repeated_parse_is_refused_as_the_one_that_it_is() {
+    let mut it = Talk::new(IDLE);
+    let (select, insert) = (parse("a", "select 1"), parse("a", INSERT));
+    it.sends(&[(select.0, &select.1), SYNC]);
+    assert_eq!(it.cut(), Cut::Settled);
+    it.gets_another_server();
+    assert_eq!(it.sends(&[(insert.0, &insert.1), SYNC]), "PSPS");
+    let error = b"SERROR\0VERROR\0C42P05\0Mit exists\0\0";
+    let end: [(u8, &[u8]); 4] = [(b'1', b""), (b'Z', b"I"), (b'E', error), (b'Z', b"I")];
+    assert_eq!(it.answers(&end), "1ZEZ");
+    let bind = bind("a");
+    assert_eq!(it.sends(&[(bind.0, &bind.1), EXECUTE, SYNC]), "BES", "it reads");
+}
+
+#[test]
+fn a_parse_that_was_reported_failed_has_made_nothing() {
+    let mut it = Talk::new(IDLE);
+    let (select, unknown) = (parse("a", "select 1"), bind("x"));
+    it.sends(&[(select.0, &select.1), (unknown.0, &unknown.1), EXECUTE, SYNC]);
+    it.is_cut_with("08007");
+    it.gets_another_server();
+    let bind = bind("a");
+    assert_eq!(it.sends(&[(bind.0, &bind.1), EXECUTE, SYNC]), "BES", "the server refuses it");
 }
