@@ -169,8 +169,16 @@ impl Client {
         push_backend_key_data(&mut self.to_client, self.seat.number, &self.seat.key);
         refusal::ready(&mut self.to_client, IDLE);
         self.told = Rc::clone(parameters);
+        self.learn_how_to_read(parameters);
+    }
+
+    /// How the client's texts are to be read.
+    fn learn_how_to_read(&mut self, parameters: &BTreeMap<String, String>) {
         if let Some(strings) = parameters.get("standard_conforming_strings") {
             self.talk.conforming = strings == "on";
+        }
+        if let Some(encoding) = parameters.get("client_encoding") {
+            self.talk.readable = wire::sql::is_readable(encoding.as_bytes());
         }
     }
 

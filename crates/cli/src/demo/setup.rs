@@ -143,7 +143,7 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
         witness: plan.witness.as_ref().map(|wit| address(&wit.name, wit.member_port)),
         spare_witnesses: Vec::new(),
         times: Times::default(),
-        settings: [("shared_buffers", "32MB"), ("max_connections", "100")]
+        settings: [("shared_buffers", "32MB"), ("max_connections", "200")]
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),

@@ -198,9 +198,7 @@ impl Client {
             let same = known.filter(|known| known.as_ref() == &server.parameters);
             self.told = same.unwrap_or_else(|| Rc::new(server.parameters.clone()));
         }
-        if let Some(strings) = server.parameters.get("standard_conforming_strings") {
-            self.talk.conforming = strings == "on";
-        }
+        self.learn_how_to_read(&server.parameters);
         *self.seat.target.borrow_mut() = Some(CancelTarget {
             host: server.host.clone(),
             port: server.port,

@@ -1,7 +1,7 @@
 //! A conversation between a modelled client and modelled servers that go away at any byte.
 //!
-//! Whatever happens, each batch is answered once, every row that was acknowledged is there once, and
-//! none that was reported failed.
+//! Whatever happens, each batch is answered once, every row that was acknowledged is there once,
+//! and none that was reported failed.
 
 mod client;
 mod model;

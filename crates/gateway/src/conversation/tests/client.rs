@@ -86,8 +86,8 @@ pub struct Client {
     script: VecDeque<Group>,
     steps: VecDeque<Step>,
     pub outgoing: Vec<u8>,
-    /// A Sync may not come apart from the Execute of a COPY: it counts or not, depending on when the
-    /// server reads it.
+    /// A Sync may not come apart from the Execute of a COPY: it counts or not, depending on when
+    /// the server reads it.
     pub in_one_piece: bool,
     incoming: Vec<u8>,
     due: VecDeque<Due>,
