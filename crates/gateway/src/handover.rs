@@ -190,11 +190,14 @@ async fn inherit(
     if same { Ok(socket) } else { listen(what, wanted).await }
 }
 
+/// How much longer a client's system may leave bytes unacknowledged than the client untaken.
+const LONGER: Duration = Duration::from_secs(60);
+
 impl Held {
     fn new(config: &FrontEnd, claim: Claim, clients: TcpListener, commands: TcpListener) -> Held {
         // Accepted sockets inherit this; a kernel that refuses it only makes dead clients linger.
         // The gateway's own patience with a slow client ends sooner.
-        if let Err(error) = socket::prepare(&clients, config.file.times.slow_client() * 2) {
+        if let Err(error) = socket::prepare(&clients, config.file.times.slow_client() + LONGER) {
             tracing::warn!(%error, "the listening socket could not be prepared");
         }
         Held {
