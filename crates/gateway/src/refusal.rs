@@ -173,6 +173,13 @@ pub const REPLICATION: Refusal = fatal(
     "",
     "Connect to the principal itself, or set replication = \"pass\" on the Front End.",
 );
+pub const LOWERED_WARNING: Refusal = Refusal {
+    severity: "WARNING",
+    sqlstate: "01000",
+    message: "synchronous_commit below on: what is acknowledged can be lost in a failover",
+    detail: "",
+    hint: "",
+};
 pub const COMMIT_RAISED: Refusal = Refusal {
     severity: "WARNING",
     sqlstate: "01000",

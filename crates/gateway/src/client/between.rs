@@ -157,7 +157,7 @@ impl Client {
 
     /// The server is given up, and closed.
     fn detach(&mut self) {
-        self.server = None;
+        self.restored += u64::from(self.server.take().is_some());
         self.with_server = None;
         self.talk.server = None;
         self.talk.hold = false;
@@ -409,7 +409,6 @@ impl Client {
         if held.server.side.standby {
             if snapshot.principal.is_some() && self.talk.is_quiet() {
                 self.detach();
-                self.restored += 1;
             }
             return Ok(());
         }

@@ -396,6 +396,9 @@ impl Conversation {
             batch.copies = told.kind == Kind::CopyIn;
         }
         self.end_batch();
+        if told.lowers_commit && !self.refuse_lowered {
+            refusal::LOWERED_WARNING.push_notice(out.client);
+        }
         if self.refuse_lowered && told.lowers_commit && self.status != FAILED {
             refusal::push_query(out.server, &refusal::raise(&refusal::LOWERED_COMMIT));
             self.expect(Awaited::Query, false);

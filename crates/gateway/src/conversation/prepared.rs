@@ -32,6 +32,9 @@ impl Conversation {
         let told = self.summary(text, whole);
         note_settings(&mut self.custom, &told);
         self.serializable |= told.serializable;
+        if told.lowers_commit && !self.refuse_lowered {
+            refusal::LOWERED_WARNING.push_notice(out.client);
+        }
         let lowers = whole && told.lowers_commit && self.refuse_lowered;
         let mut parse = Vec::new();
         if lowers {

@@ -456,3 +456,17 @@ fn a_parse_that_was_reported_failed_has_made_nothing() {
     let bind = bind("a");
     assert_eq!(it.sends(&[(bind.0, &bind.1), EXECUTE, SYNC]), "BES", "the server refuses it");
 }
+
+#[test]
+fn lowering_synchronous_commit_is_refused_or_warned_of() {
+    let set = b"SET synchronous_commit = off\0";
+    let mut refused = Talk::new(IDLE);
+    refused.sends(&[(b'Q', set)]);
+    assert!(has(&refused.server, "RAISE EXCEPTION") && !has(&refused.server, "= off"));
+
+    let mut warned = Talk::new(IDLE);
+    warned.talk.refuse_lowered = false;
+    warned.sends(&[(b'Q', set), (b'S', b"")]);
+    assert!(has(&warned.server, "= off"));
+    assert_eq!(tags(&warned.client), "N");
+}
