@@ -115,8 +115,19 @@ fn vote() -> Body {
     }
 }
 
+/// A vote is given once. If its answer was dropped on the way, the next one refuses, and shows the
+/// record that the vote made.
 fn is_granted(message: &session::Message) -> bool {
-    matches!(message.body, Body::VoteAnswered { term: Term(2), verdict: Verdict::Granted, .. })
+    match message.body {
+        Body::VoteAnswered { term: Term(2), verdict: Verdict::Granted, .. } => true,
+        Body::VoteAnswered { term: Term(2), .. } => is_elected(message),
+        _other => false,
+    }
+}
+
+fn is_elected(message: &session::Message) -> bool {
+    let elected = RecordId { term: Term(2), revision: 0 };
+    message.promise == Term(2) && message.record.is_some_and(|record| record.id == elected)
 }
 
 fn resident_kb(pid: u32) -> u64 {
@@ -150,12 +161,7 @@ async fn a_witness_keeps_its_votes_in_many_sessions_over_kill_9() {
 
     process.kill();
     let process = start(&config);
-    let shown = |message: &session::Message| {
-        let elected = RecordId { term: Term(2), revision: 0 };
-        is_shaken(message)
-            && message.promise == Term(2)
-            && message.record.is_some_and(|record| record.id == elected)
-    };
+    let shown = |message: &session::Message| is_shaken(message) && is_elected(message);
     let back = in_every_session(&mut host, || Body::StateAsked { nonce: 4 }, shown).await;
     println!("witness: back after {back:?}");
     let Response::Status(status) = ask(port, &Request::Status { pool: None }).await else {

@@ -459,14 +459,13 @@ fn a_parse_that_was_reported_failed_has_made_nothing() {
 
 #[test]
 fn lowering_synchronous_commit_is_refused_or_warned_of() {
-    let set = b"SET synchronous_commit = off\0";
-    let mut refused = Talk::new(IDLE);
-    refused.sends(&[(b'Q', set)]);
-    assert!(has(&refused.server, "RAISE EXCEPTION") && !has(&refused.server, "= off"));
-
-    let mut warned = Talk::new(IDLE);
-    warned.talk.refuse_lowered = false;
-    warned.sends(&[(b'Q', set), (b'S', b"")]);
-    assert!(has(&warned.server, "= off"));
-    assert_eq!(tags(&warned.client), "N");
+    let set = message(b'Q', b"SET synchronous_commit = off\0");
+    for (refuse, to_server, to_client) in [(true, "RAISE EXCEPTION", ""), (false, "= off", "N")] {
+        let mut it = Talk::new(IDLE);
+        it.talk.refuse_lowered = refuse;
+        let mut out = Out { server: &mut it.server, client: &mut it.client };
+        it.talk.hear_client(&set, &mut out);
+        assert!(has(&it.server, to_server), "{}", it.server.escape_ascii());
+        assert_eq!(tags(&it.client), to_client);
+    }
 }
