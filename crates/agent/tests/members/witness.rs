@@ -118,7 +118,7 @@ fn vote() -> Body {
 /// A vote is given once. If its answer was dropped on the way, the next one refuses, and shows the
 /// record that the vote made.
 fn is_granted(message: &session::Message) -> bool {
-    match message.body {
+    match &message.body {
         Body::VoteAnswered { term: Term(2), verdict: Verdict::Granted, .. } => true,
         Body::VoteAnswered { term: Term(2), .. } => is_elected(message),
         _other => false,
