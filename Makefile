@@ -13,7 +13,7 @@ help: ## show this menu
 	@echo
 	@echo "Arguments for the demo: make demo ARGS='--profile fast'"
 
-demo: tools ## principal, mirror and witness on this machine, with real PostgreSQL servers
+demo: tools ## principal, mirror, witness and Front End on this machine, with real PostgreSQL servers
 	@echo "Building (minutes the first time, seconds later) ..."
 	@$(XTASK) prepare
 	@$(CARGO) build --quiet --locked --package backstay

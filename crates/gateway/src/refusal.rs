@@ -4,6 +4,8 @@
 
 use wire::frame::push;
 
+use crate::restore::literal;
+
 /// An error as PostgreSQL would send it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
@@ -272,7 +274,6 @@ pub fn complete(out: &mut Vec<u8>, tag: &str) {
 /// A statement that fails with this error on the server, so that the server's own view of the
 /// transaction stays the true one.
 pub fn raise(refusal: &Refusal) -> String {
-    let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
     format!(
         "DO $backstay$ BEGIN RAISE EXCEPTION USING ERRCODE = {}, MESSAGE = {}, DETAIL = {}, \
          HINT = {}; END $backstay$",
