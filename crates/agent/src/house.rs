@@ -25,7 +25,7 @@ use crate::ledger::{Found, Ledger, Opened};
 use crate::peers::Peers;
 use crate::room::{Door, Told};
 use crate::rounds::{End, Inlets, Rounds, when};
-use crate::route::{Post, Routes};
+use crate::route::{Board, Post};
 use crate::seat::{Chance, Seat};
 use crate::{clock, rounds};
 
@@ -179,11 +179,11 @@ impl House {
             .map_err(|error| Error::Listen { address: process.listen, error })?;
         let (to_loop, received) = mpsc::channel(QUEUE);
         let (to_ask, requests) = mpsc::channel(REQUESTS);
-        let mut routes = Routes::default();
+        let mut board = Board::default();
         let posts: Vec<Option<Post>> =
-            parts.iter().zip(&doors).map(|(part, door)| routes.add(part, door.as_ref())).collect();
+            parts.iter().zip(&doors).map(|(part, door)| board.add(part, door.as_ref())).collect();
         let hosts = hosts(&process, &parts);
-        let peers = Peers::start(&me, listener, hosts, &to_loop, to_ask, routes);
+        let peers = Peers::start(&me, listener, hosts, &to_loop, to_ask, board.routes());
         let mut rounds = Rounds {
             me,
             kind,
@@ -192,6 +192,7 @@ impl House {
             seats: Vec::new(),
             by_name: BTreeMap::new(),
             peers,
+            board,
             ledger: opened.ledger,
             deadlines: BTreeSet::new(),
             next_request: 0,

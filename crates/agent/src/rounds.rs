@@ -25,6 +25,7 @@ use crate::ledger::{Ledger, Outcome};
 use crate::peers::{self, Peers, Received};
 use crate::perform::Taken;
 use crate::room::{Told, Wanted};
+use crate::route::Board;
 use crate::seat::{Asked, Seat};
 use crate::{route, status};
 
@@ -81,6 +82,7 @@ pub(crate) struct Rounds {
     pub seats: Vec<Seat>,
     pub by_name: BTreeMap<String, usize>,
     pub peers: Peers,
+    pub board: Board,
     pub ledger: Ledger,
     pub deadlines: BTreeSet<(Instant, usize)>,
     pub next_request: u64,

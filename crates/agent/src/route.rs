@@ -6,6 +6,7 @@
 //! more than this member would after a crash.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use protocol::admin::words::Code;
 use protocol::admin::{PostgresState, Refusal, Route, RoutePostgres, RoutePromotion};
@@ -103,11 +104,22 @@ struct Source {
     roll: Roll,
 }
 
-/// The pools that this process has a part in. `None`: without data.
-#[derive(Clone, Debug, Default)]
-pub struct Routes(BTreeMap<String, Option<Source>>);
+/// `None`: a pool without data here.
+type Sources = BTreeMap<String, Option<Source>>;
 
-impl Routes {
+/// Where the loop puts up the pools that this process has a part in.
+#[derive(Debug, Default)]
+pub(crate) struct Board(watch::Sender<Arc<Sources>>);
+
+/// The pools that this process has a part in, as they are at each moment.
+#[derive(Clone, Debug)]
+pub struct Routes(watch::Receiver<Arc<Sources>>);
+
+impl Board {
+    pub(crate) fn routes(&self) -> Routes {
+        Routes(self.0.subscribe())
+    }
+
     /// The pool's followers are told what is posted from now on.
     pub(crate) fn add(&mut self, part: &Part, door: Option<&Door>) -> Option<Post> {
         let mut place = None;
@@ -123,14 +135,25 @@ impl Routes {
                 roll: door.roll.clone(),
             }
         });
-        self.0.insert(part.pool.clone(), source);
+        self.0.send_modify(|sources| {
+            Arc::make_mut(sources).insert(part.pool.clone(), source);
+        });
         place
     }
 
+    /// Nobody follows the pool here any more.
+    pub(crate) fn remove(&mut self, pool: &str) {
+        self.0.send_modify(|sources| {
+            Arc::make_mut(sources).remove(pool);
+        });
+    }
+}
+
+impl Routes {
     /// # Errors
     /// This member cannot be followed in that pool.
     pub(crate) fn follow(&self, pool: &str) -> Result<Following, Refusal> {
-        match self.0.get(pool) {
+        match self.0.borrow().get(pool) {
             None => Err(Code::UnknownPool.refusal(Some(pool.to_owned()))),
             Some(None) => Err(Code::NotAPartner.refusal(None)),
             Some(Some(source)) => Ok(Following {
@@ -165,15 +188,21 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Returns after the next one. `None`: there will be none, because the process ends.
-    pub(crate) async fn next(mut self) -> Option<Changes> {
-        tokio::select! {
-            changed = self.posted.changed() => changed.ok()?,
-            changed = self.condition.changed() => changed.ok()?,
+    /// Returns after the next one.
+    ///
+    /// # Errors
+    /// There will be none, because the pool leaves this process; which one it is.
+    pub(crate) async fn next(mut self) -> Result<Changes, String> {
+        let changed = tokio::select! {
+            changed = self.posted.changed() => changed,
+            changed = self.condition.changed() => changed,
+        };
+        if changed.is_err() {
+            return Err(self.pool);
         }
         self.posted.mark_unchanged();
         self.condition.mark_unchanged();
-        Some(self)
+        Ok(self)
     }
 }
 
@@ -287,8 +316,14 @@ mod tests {
             condition: watch::channel(condition.clone()).1,
             roll: Roll::default(),
         };
-        let routes = Routes([("pool01".to_owned(), Some(source))].into());
-        routes.follow("pool01").unwrap().news(now).unwrap()
+        follow(source).news(now).unwrap()
+    }
+
+    fn follow(source: Source) -> Following {
+        let board = Board::default();
+        let routes = board.routes();
+        board.0.send_replace(Arc::new([("pool01".to_owned(), Some(source))].into()));
+        routes.follow("pool01").unwrap()
     }
 
     #[test]
@@ -356,9 +391,7 @@ mod tests {
             Source { member, host, port: 5432, posted, condition, roll: Roll::default() }
         };
         let (post, posted) = watch::channel(posted());
-        let mut routes = Routes::default();
-        routes.0.insert("pool01".to_owned(), Some(source(posted)));
-        let mut following = routes.follow("pool01").unwrap();
+        let mut following = follow(source(posted));
         assert!(following.news(NOW).is_some());
         post.send_modify(|posted| posted.lease_end = Some(NOW.after(Duration::from_secs(9))));
         assert_eq!(following.news(NOW), None);

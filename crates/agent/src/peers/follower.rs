@@ -25,7 +25,7 @@ const REFUSALS: usize = 16;
 struct Follower<'a> {
     routes: &'a Routes,
     followed: BTreeMap<String, Following>,
-    changes: JoinSet<Option<Changes>>,
+    changes: JoinSet<Result<Changes, String>>,
     /// The pools that it is to be told of.
     due: BTreeSet<String>,
     refusals: Vec<Refusal>,
@@ -56,9 +56,14 @@ pub(super) async fn serve(
                 follower.read(&frame)?;
             },
             Some(changed) = follower.changes.join_next() => {
-                let Ok(Some(changes)) = changed else { return Ok(()) };
-                follower.due.insert(changes.pool.clone());
-                follower.changes.spawn(changes.next());
+                match changed {
+                    Ok(Ok(changes)) => {
+                        follower.due.insert(changes.pool.clone());
+                        follower.changes.spawn(changes.next());
+                    }
+                    Ok(Err(pool)) => follower.ended(pool),
+                    Err(_) => return Ok(()),
+                }
             }
             () = sleep_until(silent_at) => return Err(ChannelError::Late),
         }
@@ -116,6 +121,13 @@ impl Follower<'_> {
             following.asked(stamp);
             self.due.insert(pool);
         }
+    }
+
+    /// There is nothing to follow any more: the pool has left this process.
+    fn ended(&mut self, pool: String) {
+        self.followed.remove(&pool);
+        self.due.remove(&pool);
+        self.refuse(Code::UnknownPool.refusal(Some(pool)));
     }
 
     /// One that never reads its answers loses some of them.

@@ -12,7 +12,7 @@ use protocol::admin::{Request as Asked, Response};
 use protocol::frame::Kind;
 use protocol::handshake::{Introduction, Reason, Refused, Role};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -32,16 +32,16 @@ const INTRODUCE: Duration = Duration::from_secs(5);
 /// A command that asks nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(120);
 
-type Doors = BTreeMap<String, mpsc::Sender<Channel>>;
+/// Each member's link takes the connections that it makes.
+pub(super) type Doors = BTreeMap<String, mpsc::Sender<Channel>>;
 
 pub(super) async fn run(
     me: Introduction,
     listener: TcpListener,
-    doors: Doors,
+    doors: watch::Receiver<Arc<Doors>>,
     requests: mpsc::Sender<Request>,
     routes: Routes,
 ) {
-    let doors = Arc::new(doors);
     let followers = Arc::new(Semaphore::new(FOLLOWERS));
     let counter = Arc::new(Counter { requests, routes, followers });
     let me = Arc::new(me);
@@ -60,7 +60,7 @@ pub(super) async fn run(
                     {
                         longest.abort();
                     }
-                    let (me, doors) = (Arc::clone(&me), Arc::clone(&doors));
+                    let (me, doors) = (Arc::clone(&me), doors.clone());
                     let room = Arc::clone(&room);
                     waiting.push_back(strangers.spawn(async move {
                         let channel = Channel::new(Transport::over(stream).ok()?);
@@ -95,11 +95,12 @@ pub(super) async fn run(
 /// Introduces whoever has connected. `Some`: an administrator.
 async fn receive(
     me: &Introduction,
-    doors: &Doors,
+    doors: &watch::Receiver<Arc<Doors>>,
     room: Arc<Semaphore>,
     mut channel: Channel,
 ) -> Result<Option<(Channel, OwnedSemaphorePermit)>, ChannelError> {
     let hello = timeout(INTRODUCE, channel.hear()).await.map_err(|_| ChannelError::Late)??;
+    let doors = Arc::clone(&doors.borrow());
     let permit = match hello.role {
         Role::Member => None,
         Role::Administrator => room.try_acquire_owned().ok(),

@@ -12,18 +12,20 @@ mod outbox;
 mod transport;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use protocol::convert;
 use protocol::handshake::Introduction;
 use protocol::v1::Item;
 use session::{Body, Message};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Address;
 use crate::route::Routes;
 use link::Link;
+use listener::Doors;
 use outbox::{Outbox, Weight};
 
 pub use channel::{Channel, ChannelError};
@@ -56,10 +58,22 @@ pub(crate) struct Outgoing {
 
 #[derive(Debug)]
 pub struct Peers {
-    links: BTreeMap<String, mpsc::Sender<Vec<Outgoing>>>,
+    me: Introduction,
+    received: mpsc::Sender<Received>,
+    links: BTreeMap<String, Line>,
+    /// Where the listener takes members to.
+    doors: watch::Sender<Arc<Doors>>,
     turn: BTreeMap<String, Vec<Outgoing>>,
     /// Ends with `Peers`.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+/// The loop's end of a link, which ends with it.
+#[derive(Debug)]
+struct Line {
+    peer: Address,
+    outgoing: mpsc::Sender<Vec<Outgoing>>,
+    door: mpsc::Sender<Channel>,
 }
 
 impl Peers {
@@ -74,26 +88,50 @@ impl Peers {
         requests: mpsc::Sender<Request>,
         routes: Routes,
     ) -> Peers {
+        let (doors, opened) = watch::channel(Arc::default());
         let mut tasks = JoinSet::new();
-        let mut links = BTreeMap::new();
-        let mut doors = BTreeMap::new();
+        tasks.spawn(listener::run(me.clone(), listener, opened, requests, routes));
+        let mut peers = Peers {
+            me: me.clone(),
+            received: received.clone(),
+            links: BTreeMap::new(),
+            doors,
+            turn: BTreeMap::new(),
+            tasks,
+        };
+        peers.set_hosts(hosts);
+        peers
+    }
+
+    /// Keeps a link to each of `hosts` from now on, and to nobody else. A link whose host has the
+    /// same address as before goes on undisturbed.
+    ///
+    /// Must be called inside of the runtime of `start`.
+    pub fn set_hosts(&mut self, hosts: Vec<Address>) {
+        while self.tasks.try_join_next().is_some() {}
+        let mut before = std::mem::take(&mut self.links);
         for peer in hosts {
-            let (to_link, outgoing) = mpsc::channel(TURNS);
-            let (door, accepted) = mpsc::channel(1);
-            links.insert(peer.name.clone(), to_link);
-            doors.insert(peer.name.clone(), door);
-            let link = Link {
-                me: me.clone(),
-                peer,
-                outgoing,
-                accepted,
-                received: received.clone(),
-                outbox: Outbox::default(),
-            };
-            tasks.spawn(link.run());
+            let known = before.remove(&peer.name).filter(|line| line.peer == peer);
+            let line = known.unwrap_or_else(|| self.link(peer.clone()));
+            self.links.insert(peer.name, line);
         }
-        tasks.spawn(listener::run(me.clone(), listener, doors, requests, routes));
-        Peers { links, turn: BTreeMap::new(), _tasks: tasks }
+        let doors = self.links.iter().map(|(name, line)| (name.clone(), line.door.clone()));
+        self.doors.send_replace(Arc::new(doors.collect()));
+    }
+
+    fn link(&mut self, peer: Address) -> Line {
+        let (outgoing, to_send) = mpsc::channel(TURNS);
+        let (door, accepted) = mpsc::channel(1);
+        let link = Link {
+            me: self.me.clone(),
+            peer: peer.clone(),
+            outgoing: to_send,
+            accepted,
+            received: self.received.clone(),
+            outbox: Outbox::default(),
+        };
+        self.tasks.spawn(link.run());
+        Line { peer, outgoing, door }
     }
 
     /// Sends `message` with this turn's others to `host`; to an unknown one it is lost.
@@ -129,9 +167,9 @@ impl Peers {
     /// Ends the turn: what was sent in it leaves.
     pub fn flush(&mut self) {
         while let Some((host, messages)) = self.turn.pop_first() {
-            let Some(link) = self.links.get(&host) else { continue };
+            let Some(line) = self.links.get(&host) else { continue };
             // Full only if this thread starves: the messages are lost as on a network.
-            let _ = link.try_send(messages);
+            let _ = line.outgoing.try_send(messages);
         }
     }
 }
