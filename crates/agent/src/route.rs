@@ -373,7 +373,8 @@ mod tests {
         let data = Data { valid: true, ..Data::default() };
         let durable = Durable::created(Identity(7), record, Some(data));
         let (me, timing) = (Member::FIRST, Timing::FAST);
-        let config = session::Config { me, witness: None, timing, seed: 1, run: 1 };
+        let config =
+            session::Config { me, witness: None, wanted: None, timing, seed: 1, run: 1 };
         let (session, _) = Session::start(NOW, config, durable);
         let view = session.view(NOW);
         let before = Posted::default();

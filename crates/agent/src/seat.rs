@@ -197,5 +197,12 @@ impl Seat {
 
 fn config(part: &Part, chance: Chance) -> session::Config {
     let Chance { seed, run, .. } = chance;
-    session::Config { me: part.me, witness: part.witness, timing: part.timing, seed, run }
+    session::Config {
+        me: part.me,
+        witness: part.witness,
+        wanted: None,
+        timing: part.timing,
+        seed,
+        run,
+    }
 }

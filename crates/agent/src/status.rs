@@ -142,6 +142,7 @@ fn record_shown(part: &Part, record: &Record) -> RecordShown {
     let (now, next, changing) = match record.members {
         Voters::Settled(settled) => (settled, None, false),
         Voters::Changing { old, new } => (old, new, true),
+        Voters::Sole(_) => (None, None, false),
     };
     RecordShown {
         term: record.id.term.0,

@@ -126,6 +126,7 @@ pub enum Mirroring {
 pub enum Members {
     Settled(Option<u64>),
     Changing { old: Option<u64>, new: Option<u64> },
+    Sole(Partner),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

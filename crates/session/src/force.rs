@@ -18,6 +18,10 @@ impl Session {
         if self.sees_serving_principal(turn) {
             return Answer::Refused(Why::PrincipalServes);
         }
+        if self.was_removed() {
+            // Whoever serves alone does not speak to this one: silence proves nothing.
+            return Answer::Refused(Why::Removed);
+        }
         // A copy whose worth is unsure may be forced, with open eyes; one that was touched is none.
         let usable = !self.data().touched;
         let Some(side) = self.side.as_mut() else { return Answer::Refused(Why::NotAPartner) };

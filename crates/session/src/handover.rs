@@ -37,6 +37,9 @@ impl Session {
         if record.mirroring == Mirroring::Suspended {
             return Some(Why::Suspended);
         }
+        if record.members.sole().is_some() {
+            return Some(Why::NoMirror);
+        }
         if record.protection == Protection::Exposed {
             return Some(Why::NotMirrored);
         }

@@ -95,16 +95,20 @@ impl Session {
         &mut self,
         turn: &mut Turn,
         from: Member,
-        promise: Term,
+        header: (Term, Option<Record>),
         stamp: Stamp,
         report: Report,
     ) {
+        let (promise, record) = header;
+        // A partner without its state may not be the one that the others mean (R10).
+        let leases = record.is_some() || matches!(from, Member::Witness(_));
         if stamp.run != self.config.run {
             return self.reject(turn, Rejection::Stale);
         }
         if let Some((since, term)) = self.reign().map(|reign| (reign.since, reign.term))
             && stamp.sent >= since
             && promise <= term
+            && leases
         {
             let live = self.live(from);
             live.answered = live.answered.max(Some(stamp.sent));

@@ -4,6 +4,7 @@
 use crate::message::Message;
 use crate::record::{Boundary, Incarnation};
 use crate::term::{Lsn, Partner, Position, Term, Timeline, WitnessId};
+use crate::time::Timing;
 
 #[cfg_attr(feature = "trace", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -16,6 +17,23 @@ pub enum Input {
     Asked {
         request: u64,
         what: Request,
+    },
+    /// The configuration has changed.
+    Configured {
+        witness: Option<WitnessId>,
+        wanted: Option<Wanted>,
+        timing: Timing,
+    },
+}
+
+/// What a session is to become. Whoever serves it makes it so, one change after the other.
+#[cfg_attr(feature = "trace", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Wanted {
+    /// One server without a mirror (R13).
+    Alone,
+    Pair {
+        witness: Option<WitnessId>,
     },
 }
 
@@ -164,6 +182,10 @@ pub enum Request {
     },
     /// Asked of a principal that restarted without a witness while the mirror is away (R8).
     ServeAlone,
+    /// Serve without a mirror from now on, asked of the principal (R13).
+    RemoveMirror,
+    /// Take the other partner in as a mirror, asked of a sole principal (R13).
+    AddMirror,
     /// Asked of a member that lost its state: learn from the serving principal alone (R10).
     LearnFromPrincipal,
 }

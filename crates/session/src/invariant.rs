@@ -73,6 +73,12 @@ pub fn check_durable(durable: &Durable) {
             record.protection == Protection::Exposed || record.forced.is_none(),
             "the forced mark ends with the first `Mirrored`"
         );
+        assert!(
+            record.members.sole().is_none_or(|sole| {
+                record.protection == Protection::Exposed && record.principal == sole
+            }),
+            "a sole partner is the principal, and exposed"
+        );
     }
     for (term, promotion) in &durable.promotions {
         assert_eq!(*term, promotion.term, "promotions are kept by their terms");

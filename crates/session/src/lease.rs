@@ -22,7 +22,7 @@ impl Session {
             return None;
         }
         let record = self.durable.record?;
-        let until = now.after(self.config.timing.lease_given());
+        let until = now.after(self.longest_given);
         Some(Given { holder: record.principal, term: record.term(), until })
     }
 
@@ -31,7 +31,7 @@ impl Session {
         if record.term() < self.durable.promise || record.principal != holder {
             return;
         }
-        let until = turn.now.after(self.config.timing.lease_given());
+        let until = turn.now.after(self.longest_given);
         self.given = Some(Given { holder, term: record.term(), until });
     }
 

@@ -20,7 +20,8 @@
 //! Reading order: `input`, `output`, `record`; then `session` (the door), `receive` (what every
 //! message brings), `vote` and `candidate` (elections), `principal`, `promotion`, `protect`
 //! (a reign), `partner` and `mirror` (a data server between reigns), and the rules for bad days:
-//! `amnesia`, `force`, `handover`, `membership`. `docs/protocol.md` gives the rules their numbers.
+//! `amnesia`, `force`, `handover`, `membership`, `sole`; `converge` orders what the configuration
+//! wants. `docs/protocol.md` gives the rules their numbers.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ extern crate alloc;
 
 mod amnesia;
 mod candidate;
+mod converge;
 mod durable;
 mod force;
 mod handover;
@@ -51,13 +53,14 @@ mod receive;
 mod record;
 mod role;
 mod session;
+mod sole;
 mod term;
 mod time;
 mod view;
 mod vote;
 
 pub use durable::{Data, Durable, Other, Suspension};
-pub use input::{Ailment, Fact, Found, Input, MirrorSeen, Request, Touch};
+pub use input::{Ailment, Fact, Found, Input, MirrorSeen, Request, Touch, Wanted};
 pub use invariant::check_durable;
 pub use message::{Body, Level, Message, Reach, Refusal, Report, Stamp, Verdict};
 #[cfg(feature = "mutants")]
@@ -71,4 +74,4 @@ pub use role::{MirroringState, Role};
 pub use session::{Config, Session};
 pub use term::{Identity, Lsn, Member, Partner, Position, Term, Timeline, WitnessId, Xid};
 pub use time::{Instant, Timing};
-pub use view::{Obstacle, OtherSeen, View};
+pub use view::{Obstacle, OtherSeen, Unmet, View};

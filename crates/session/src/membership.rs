@@ -37,6 +37,7 @@ impl Session {
             Members::Settled(current) => Members::Changing { old: current, new: to },
             Members::Changing { old, .. } if old == to => Members::Settled(old),
             Members::Changing { .. } => return Answer::Refused(Why::Busy),
+            Members::Sole(_) => return Answer::Refused(Why::NoMirror),
         };
         let next = record.revised(|next| next.members = members);
         self.write_record(turn, next, Cause::OperatorAsked);

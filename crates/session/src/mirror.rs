@@ -142,7 +142,8 @@ impl Session {
         if Some(record.principal) == self.me_partner() {
             return detached(true);
         }
-        if self.data().suspension != Suspension::No || record.mirroring == Mirroring::Suspended {
+        let apart = self.data().suspension != Suspension::No || record.members.sole().is_some();
+        if apart || record.mirroring == Mirroring::Suspended {
             return detached(false);
         }
         if self.data().valid && self.principal_is_silent(&record, now) {

@@ -40,6 +40,8 @@ pub enum Mutant {
     NoPreVote,
     /// 14: a change of witness in one phase.
     WitnessChangedAtOnce,
+    /// 18: a principal is sole before another member has accepted that it is exposed.
+    SoleBeforeAcceptance,
     /// 15: a candidacy survives the adoption of another record.
     CandidacySurvivesAdoption,
     /// 15: a vote reaches a state that was made anew after the request.

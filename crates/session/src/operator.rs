@@ -16,6 +16,8 @@ impl Session {
             Request::DiscardThisSide => self.asked_to_discard(turn),
             Request::ChangeWitness { to } => self.asked_to_change_witness(turn, to),
             Request::ServeAlone => self.asked_to_serve_alone(turn),
+            Request::RemoveMirror => self.asked_to_remove_mirror(turn),
+            Request::AddMirror => self.asked_to_add_mirror(turn),
             Request::LearnFromPrincipal => self.asked_to_learn(turn),
         }
     }
@@ -25,6 +27,7 @@ impl Session {
             self.reign().is_some_and(|reign| reign.step == Step::Serve && !reign.handing_over);
         match self.durable.record {
             Some(_) if !serves => Answer::Refused(Why::NotPrincipal),
+            Some(record) if record.members.sole().is_some() => Answer::Refused(Why::NoMirror),
             Some(record) if record.mirroring == mirroring => Answer::Refused(match mirroring {
                 Mirroring::Active => Why::NotSuspended,
                 Mirroring::Suspended => Why::Suspended,

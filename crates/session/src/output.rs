@@ -108,6 +108,10 @@ pub enum Why {
     NotAPartner,
     /// The other partner must be there, and level with the record, for this change.
     PartnerAway,
+    /// The principal serves alone: there is no mirror (R13).
+    NoMirror,
+    /// This partner was removed from the session (R13).
+    Removed,
 }
 
 /// What the history keeps.
@@ -165,6 +169,8 @@ pub enum Cause {
     PromotionFailed,
     HandoverFailed,
     WitnessChanged,
+    MirrorRemoved,
+    MirrorAdded,
     StateLost,
     StateLearnt,
 }

@@ -7,7 +7,7 @@
 use crate::candidate::Bid;
 use crate::durable::Data;
 use crate::input::{Ailment, Fact, Found, Touch};
-use crate::output::{Alarm, Cause, Event, Order, Rejection};
+use crate::output::{Alarm, Cause, Event, Order, Rejection, Why};
 use crate::principal::Reign;
 use crate::record::{Incarnation, Promotion, Protected, Protection, Record, RecordId};
 use crate::session::{Session, Turn};
@@ -46,6 +46,12 @@ pub(crate) struct Side {
     pub force_pending: bool,
     pub level_wanted: Option<(Member, RecordId, Position)>,
     pub witness_silent: bool,
+    /// When the other partner last spoke to this one, which is sole and does not hear it.
+    pub knocked: Option<Instant>,
+    /// The next attempt at what the configuration wants comes not before this.
+    pub converge_after: Instant,
+    /// Why the last one was refused.
+    pub converge_refused: Option<Why>,
 }
 
 /// What PostgreSQL does, as far as is known.
@@ -161,6 +167,9 @@ impl Side {
             force_pending: false,
             level_wanted: None,
             witness_silent: false,
+            knocked: None,
+            converge_after: now,
+            converge_refused: None,
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Reign {
     pub protected: Option<Protected>,
     /// Forced, and no quorum has accepted a record of this term: no lease is needed yet (R11).
     pub unconfirmed: bool,
+    /// The mirror is to be removed: the record will say so once its exposure is accepted (R13).
+    pub removes_mirror: bool,
 }
 
 /// How far a reign has come.
@@ -89,6 +91,7 @@ impl Reign {
             checkpointed: false,
             protected: None,
             unconfirmed: false,
+            removes_mirror: false,
         }
     }
 }
@@ -189,6 +192,8 @@ impl Session {
             self.expose(turn, Cause::MirrorLost);
         }
         self.note_exposure_accepted();
+        self.converge(turn);
+        self.advance_removal(turn);
         self.settle_protection(turn);
         self.open_guard_if_due(turn);
     }
@@ -370,7 +375,7 @@ impl Session {
             true => {
                 record.members.another_in_each_witnessed_set(me, |m| reign.accepted.contains(&m))
             }
-            false => other,
+            false => other || record.members.sole() == Some(me),
         };
         if reign.unconfirmed && quorum {
             reign.unconfirmed = false;

@@ -87,6 +87,8 @@ impl Session {
         let valid = self.live.get(&partner).is_some_and(|live| live.report.position.is_some());
         reign.step == Step::Serve
             && !reign.handing_over
+            && !reign.removes_mirror
+            && record.members.sole().is_none()
             && record.protection == Protection::Exposed
             && record.mirroring == Mirroring::Active
             && now >= reign.protect_after

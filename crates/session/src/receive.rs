@@ -13,6 +13,9 @@ impl Session {
         if message.to != self.config.me || message.from == self.config.me {
             return self.reject(turn, Rejection::NotForMe);
         }
+        if self.is_sole() {
+            return self.turn_away(turn, &message);
+        }
         if !self.listens_to(&message) {
             return self.reject(turn, Rejection::NotAMember);
         }
@@ -133,7 +136,8 @@ impl Session {
                 self.heartbeat_heard(turn, from, message.record, stamp, report);
             }
             Body::HeartbeatAnswered { stamp, report } => {
-                self.heartbeat_answered(turn, from, message.promise, stamp, report);
+                let header = (message.promise, message.record);
+                self.heartbeat_answered(turn, from, header, stamp, report);
             }
             Body::Proposed => self.proposed(turn, from, message.record),
             Body::Accepted { .. } => {}

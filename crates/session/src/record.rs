@@ -32,7 +32,7 @@ pub enum Mirroring {
     Suspended,
 }
 
-/// The members of a session besides its two partners (R12).
+/// Who has a vote in a session (R12, R13).
 #[cfg_attr(feature = "trace", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Members {
@@ -42,16 +42,28 @@ pub enum Members {
         old: Option<WitnessId>,
         new: Option<WitnessId>,
     },
+    /// This partner alone: there is no other one, and nobody else has a vote (R13).
+    Sole(Partner),
 }
 
 impl Members {
-    /// The sets in which every quorum must hold, each given by its witness.
+    /// The sets in which every quorum must hold, each given by its witness. A sole partner needs
+    /// nobody, and has none.
     pub fn sets(self) -> impl Iterator<Item = Option<WitnessId>> {
         let (first, second) = match self {
-            Members::Settled(witness) => (witness, None),
-            Members::Changing { old, new } => (old, Some(new)),
+            Members::Settled(witness) => (Some(witness), None),
+            Members::Changing { old, new } => (Some(old), Some(new)),
+            Members::Sole(_) => (None, None),
         };
-        core::iter::once(first).chain(second)
+        first.into_iter().chain(second)
+    }
+
+    /// The partner that has the session for itself.
+    pub fn sole(self) -> Option<Partner> {
+        match self {
+            Members::Settled(_) | Members::Changing { .. } => None,
+            Members::Sole(partner) => Some(partner),
+        }
     }
 
     /// All witnesses that are named, each once.
@@ -59,6 +71,7 @@ impl Members {
         let (first, second) = match self {
             Members::Settled(witness) => (witness, None),
             Members::Changing { old, new } => (old, if new == old { None } else { new }),
+            Members::Sole(_) => (None, None),
         };
         first.into_iter().chain(second)
     }
@@ -69,7 +82,7 @@ impl Members {
 
     pub fn contains(self, member: Member) -> bool {
         match member {
-            Member::Partner(_) => true,
+            Member::Partner(partner) => self.sole().is_none_or(|sole| sole == partner),
             Member::Witness(id) => self.witnesses().any(|witness| witness == id),
         }
     }
@@ -79,7 +92,7 @@ impl Members {
         [Member::FIRST, Member::SECOND]
             .into_iter()
             .chain(self.witnesses().map(Member::Witness))
-            .filter(move |member| *member != this)
+            .filter(move |member| *member != this && self.contains(*member))
     }
 
     /// Whether `has` holds for one member besides `partner` in every set that has a witness.
@@ -131,6 +144,11 @@ impl Record {
             members: Members::Settled(witness),
             forced: None,
         }
+    }
+
+    /// That of a session of one partner (R13).
+    pub fn genesis_of_one(principal: Partner) -> Record {
+        Record { members: Members::Sole(principal), ..Record::genesis(principal, None) }
     }
 
     pub fn term(&self) -> Term {

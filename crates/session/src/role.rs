@@ -28,4 +28,6 @@ pub enum MirroringState {
     Disconnected,
     /// Running exposed: no mirror protects the commits.
     Exposed,
+    /// There is no mirror, and none is wanted (R13).
+    NotMirrored,
 }

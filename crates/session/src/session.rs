@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::durable::Durable;
-use crate::input::{Input, Request};
+use crate::input::{Input, Request, Wanted};
 use crate::lease::Given;
 use crate::message::{Body, Message, Report};
 use crate::mutant::Mutant;
@@ -20,13 +20,15 @@ use crate::role::Role;
 use crate::term::{Member, Partner, Term, WitnessId};
 use crate::time::{Instant, Timing};
 
-/// What a session is told when it starts, and never again.
+/// What a session is told when it starts. `Input::Configured` changes some of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     pub me: Member,
     /// The witness that the configuration names. Used only by a member that lost its state; the
     /// record says who the witness really is.
     pub witness: Option<WitnessId>,
+    /// What the session is to become when it is served here; `None`: what it is.
+    pub wanted: Option<Wanted>,
     pub timing: Timing,
     /// Seeds the delays between candidacies.
     pub seed: u64,
@@ -46,6 +48,8 @@ pub struct Session {
     pub(crate) live: BTreeMap<Member, Live>,
     /// The lease that this member gave last.
     pub(crate) given: Option<Given>,
+    /// How long a lease that is given is held: never less than any that this run was told of.
+    pub(crate) longest_given: core::time::Duration,
     /// The furthest position that a principal has told to be on both disks.
     pub(crate) protected: Option<Protected>,
     /// The operator allowed this member to learn from the serving principal alone.
@@ -111,6 +115,7 @@ impl Session {
                 .fold(durable.promise, Term::max),
             live: BTreeMap::new(),
             given: None,
+            longest_given: config.timing.lease_given(),
             protected: None,
             learn_from_principal: false,
             side,
@@ -136,6 +141,9 @@ impl Session {
             Input::Received(message) => self.receive(&mut turn, message),
             Input::Postgres(fact) => self.postgres_showed(&mut turn, fact),
             Input::Asked { request, what } => self.asked(&mut turn, request, what),
+            Input::Configured { witness, wanted, timing } => {
+                self.configured(witness, wanted, timing);
+            }
         }
         self.settle(&mut turn);
         self.tell_role_change(&mut turn, before);
@@ -195,7 +203,9 @@ impl Session {
             | Request::Resume
             | Request::DiscardThisSide
             | Request::ChangeWitness { .. }
-            | Request::ServeAlone => match self.me_partner() {
+            | Request::ServeAlone
+            | Request::RemoveMirror
+            | Request::AddMirror => match self.me_partner() {
                 Some(_) => self.asked_as_partner(turn, what),
                 None => Answer::Refused(Why::NotAPartner),
             },
@@ -274,7 +284,11 @@ impl Session {
 
     /// The members as far as this one knows them.
     pub(crate) fn members(&self) -> Members {
-        self.durable.record.map_or(Members::Settled(self.config.witness), |record| record.members)
+        match (self.durable.record, self.config.wanted, self.me_partner()) {
+            (Some(record), _, _) => record.members,
+            (None, Some(Wanted::Alone), Some(me)) => Members::Sole(me),
+            (None, _, _) => Members::Settled(self.config.witness),
+        }
     }
 
     pub(crate) fn others(&self) -> Vec<Member> {

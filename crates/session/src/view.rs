@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::durable::{Data, Suspension};
-use crate::input::MirrorSeen;
+use crate::input::{MirrorSeen, Wanted};
+use crate::output::Why;
 use crate::partner::{Server, Side, Stance, Stream};
 use crate::principal::{Guard, Step};
 use crate::record::{Mirroring, Promotion, Protected, Protection, Record};
@@ -34,6 +35,16 @@ pub struct View {
     pub guard_open: bool,
     /// Why automatic failover would not work right now. Empty: it would.
     pub obstacles: Vec<Obstacle>,
+    /// What the configuration wants of the session and what it is not yet.
+    pub unmet: Option<Unmet>,
+}
+
+/// A change that the configuration wants and that has not been made yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unmet {
+    pub wanted: Wanted,
+    /// Why the last attempt was refused; `None`: it is under way, or whoever serves makes it.
+    pub why: Option<Why>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +60,8 @@ pub struct OtherSeen {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Obstacle {
     NotServed,
+    /// The pool has one server (R13).
+    NoMirror,
     NoWitness,
     WitnessSilent,
     MirrorSilent,
@@ -118,6 +131,7 @@ impl Session {
             promotion: self.durable.promotions.values().next_back().copied(),
             guard_open: reign.is_some_and(|reign| reign.guard == Guard::Open),
             obstacles: self.obstacles(now),
+            unmet: self.unmet(),
         }
     }
 
@@ -135,6 +149,9 @@ impl Session {
         let Some(record) = self.durable.record else { return MirroringState::Disconnected };
         if record.mirroring == Mirroring::Suspended || self.data().suspension != Suspension::No {
             return MirroringState::Suspended;
+        }
+        if record.members.sole().is_some() {
+            return MirroringState::NotMirrored;
         }
         if record.protection == Protection::Mirrored {
             return MirroringState::Synchronized;
@@ -158,6 +175,10 @@ impl Session {
         };
         if reign.step < Step::Serve {
             found.push(Obstacle::NotServed);
+        }
+        if record.members.sole().is_some() {
+            found.push(Obstacle::NoMirror);
+            return found;
         }
         if record.mirroring == Mirroring::Suspended {
             found.push(Obstacle::Suspended);

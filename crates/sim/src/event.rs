@@ -205,6 +205,8 @@ fn request_text(request: &Request) -> String {
         Request::ChangeWitness { to: None } => "witness none".into(),
         Request::ChangeWitness { to: Some(id) } => format!("witness wit{}", id.0),
         Request::ServeAlone => "serve-alone".into(),
+        Request::RemoveMirror => "remove-mirror".into(),
+        Request::AddMirror => "add-mirror".into(),
         Request::LearnFromPrincipal => "learn-from-principal".into(),
     }
 }
@@ -220,6 +222,8 @@ fn request(words: &[&str]) -> Result<Request, String> {
         ["witness", "none"] => Request::ChangeWitness { to: None },
         ["witness", to] => Request::ChangeWitness { to: to.parse::<Seat>()?.witness() },
         ["serve-alone"] => Request::ServeAlone,
+        ["remove-mirror"] => Request::RemoveMirror,
+        ["add-mirror"] => Request::AddMirror,
         ["learn-from-principal"] => Request::LearnFromPrincipal,
         other => return Err(format!("an operator cannot ask {:?}", other.join(" "))),
     })
@@ -306,6 +310,8 @@ mod tests {
             Request::ChangeWitness { to: None },
             Request::ChangeWitness { to: Seat::Wit2.witness() },
             Request::DiscardThisSide,
+            Request::RemoveMirror,
+            Request::AddMirror,
         ] {
             events.push(Event::Ask(Partner::First, what));
         }

@@ -85,7 +85,7 @@ fn fault(play: &Play, chance: &mut Chance, forced: bool) -> Option<Event> {
     let partner = if chance.one_in(2) { Partner::First } else { Partner::Second };
     let running = play.world.hosts[seat.index()].session.is_some();
     let world = &play.world;
-    match chance.below(if forced { 12 } else { 11 }) {
+    match chance.below(if forced { 13 } else { 12 }) {
         0 => running.then_some(Event::To(Blow::CrashAgent, seat)),
         1 => running.then_some(Event::To(Blow::CrashHost, seat)),
         2 => world.can(Local::Exit, partner).then_some(Event::At(Local::Exit, partner)),
@@ -99,8 +99,15 @@ fn fault(play: &Play, chance: &mut Chance, forced: bool) -> Option<Event> {
             if chance.one_in(2) { Request::Suspend } else { Request::Resume },
         )),
         10 => witness_forgets(world),
+        11 => Some(Event::Ask(partner, change_of_mirror(world, chance))),
         _ => Some(Event::Ask(partner, Request::ForceService)),
     }
+}
+
+fn change_of_mirror(world: &World, chance: &mut Chance) -> Request {
+    let record = world.ledger.newest_record();
+    let sole = record.is_some_and(|record| record.members.sole().is_some());
+    if sole && !chance.one_in(4) { Request::AddMirror } else { Request::RemoveMirror }
 }
 
 /// The witness loses its disk while it does not run, and both partners have theirs.
@@ -153,6 +160,7 @@ fn settle(play: &mut Play) -> Result<(), Violation> {
     let forced = play.world.has_seen(Seen::ForcedService);
     let record = play.world.ledger.newest_record();
     let alone = record.is_some_and(|record| record.members == Members::Settled(None));
+    let sole = record.is_some_and(|record| record.members.sole().is_some());
     let serving = [Partner::First, Partner::Second].into_iter().find(|it| play.world.serves(*it));
     let Some(principal) = serving else {
         let excused = forced || alone;
@@ -168,7 +176,7 @@ fn settle(play: &mut Play) -> Result<(), Violation> {
     }
     let suspended = record.is_some_and(|it| it.mirroring == session::Mirroring::Suspended);
     let mirrored = record.is_some_and(|record| record.protection == Protection::Mirrored);
-    if mirrored || suspended || forced {
+    if mirrored || suspended || forced || sole {
         Ok(())
     } else {
         Err(not_back(&play.world, "the pool is not mirrored again"))

@@ -172,6 +172,9 @@ fn record_text(record: &Record) -> String {
     if record.mirroring == Mirroring::Suspended {
         text += " suspended";
     }
+    if record.members.sole().is_some() {
+        text += " sole";
+    }
     if let Members::Changing { old, new } = record.members {
         let name =
             |it: Option<session::WitnessId>| it.map_or("none".into(), |it| format!("wit{}", it.0));

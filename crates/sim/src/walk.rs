@@ -33,9 +33,10 @@ pub enum Fault {
     ChangeWitness,
     ServeAlone,
     Sicken,
+    ChangeMirror,
 }
 
-pub const FAULTS: [Fault; 18] = [
+pub const FAULTS: [Fault; 19] = [
     Fault::Lose,
     Fault::Repeat,
     Fault::Reorder,
@@ -54,6 +55,7 @@ pub const FAULTS: [Fault; 18] = [
     Fault::ChangeWitness,
     Fault::ServeAlone,
     Fault::Sicken,
+    Fault::ChangeMirror,
 ];
 
 /// What one walk may do, and how fast its parts move.
@@ -100,6 +102,7 @@ impl Swarm {
                 Fault::Repeat | Fault::Reorder | Fault::Stray => (3, 6),
                 Fault::ForceService | Fault::ServeAlone | Fault::LoseData => (8, 1),
                 Fault::Sicken => (8, 2),
+                Fault::ChangeMirror => (5, 4),
                 Fault::ChangeWitness | Fault::Suspend | Fault::LoseState => (4, 2),
                 Fault::CrashAgent | Fault::CrashHost | Fault::Exit => (2, 3),
                 Fault::Stall | Fault::Cut | Fault::CutStream | Fault::Failover => (3, 3),
@@ -314,6 +317,12 @@ impl Walk {
             }
             Fault::ServeAlone => ask(Request::ServeAlone),
             Fault::Sicken => at(Local::Sicken, &self.world),
+            Fault::ChangeMirror => {
+                let sole = self.world.ledger.newest_record();
+                let sole = sole.is_some_and(|record| record.members.sole().is_some());
+                let add = sole != self.chance.one_in(4);
+                ask(if add { Request::AddMirror } else { Request::RemoveMirror })
+            }
         }
     }
 

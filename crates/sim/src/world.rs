@@ -78,10 +78,12 @@ pub enum Seen {
     RefusedVote,
     AmnesiaRelearnt,
     SideSuspended,
+    MirrorRemoved,
+    MirrorAdded,
 }
 
 impl Seen {
-    pub const ALL: [Seen; 10] = [
+    pub const ALL: [Seen; 12] = [
         Seen::Failover,
         Seen::ManualFailover,
         Seen::Exposure,
@@ -92,6 +94,8 @@ impl Seen {
         Seen::RefusedVote,
         Seen::AmnesiaRelearnt,
         Seen::SideSuspended,
+        Seen::MirrorRemoved,
+        Seen::MirrorAdded,
     ];
 }
 
@@ -463,6 +467,7 @@ impl World {
         let config = Config {
             me: seat.member(),
             witness: Seat::Wit1.witness().filter(|_| self.setup.witness),
+            wanted: None,
             timing: self.setup.timing,
             seed: self.setup.seed ^ self.runs,
             run: self.runs,
@@ -541,7 +546,13 @@ impl World {
         if after.forced.is_some_and(|forced| forced.term == after.term()) {
             self.seen(Seen::ForcedService);
         }
-        let settled = matches!(after.members, Members::Settled(_));
+        let (was_sole, is_sole) = (before.members.sole(), after.members.sole());
+        match (was_sole, is_sole) {
+            (None, Some(_)) => self.seen(Seen::MirrorRemoved),
+            (Some(_), None) => self.seen(Seen::MirrorAdded),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        let settled = matches!(after.members, Members::Settled(_)) && was_sole.is_none();
         if settled && after.members != before.members {
             self.seen(Seen::ChangeOfWitness);
         }

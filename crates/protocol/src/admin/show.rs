@@ -46,6 +46,7 @@ impl From<session::MirroringState> for MirroringState {
             session::MirroringState::Suspended => MirroringState::Suspended,
             session::MirroringState::Disconnected => MirroringState::Disconnected,
             session::MirroringState::Exposed => MirroringState::Exposed,
+            session::MirroringState::NotMirrored => MirroringState::NotMirrored,
         }
     }
 }

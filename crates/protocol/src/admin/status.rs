@@ -80,6 +80,8 @@ pub enum MirroringState {
     Suspended,
     Disconnected,
     Exposed,
+    /// The pool has one server, and no mirror is wanted.
+    NotMirrored,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

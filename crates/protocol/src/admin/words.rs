@@ -163,8 +163,18 @@ fn why_words(why: Why) -> (&'static str, &'static str, Option<&'static str>) {
         ),
         Why::PartnerAway => (
             "partner_away",
-            "the witness cannot be changed while the mirror is away or behind",
+            "this cannot be changed while the mirror is away or behind",
             Some("bring the mirror back first; `pool status` tells when it is level"),
+        ),
+        Why::NoMirror => (
+            "no_mirror",
+            "the pool has one server and no mirror",
+            Some("add a mirror to the pool first"),
+        ),
+        Why::Removed => (
+            "removed",
+            "this server was removed from the pool, which the other one serves alone",
+            Some("ask the other server; to have a mirror here again, add it to the pool"),
         ),
     }
 }
@@ -173,6 +183,7 @@ fn why_words(why: Why) -> (&'static str, &'static str, Option<&'static str>) {
 pub fn obstacle(obstacle: Obstacle) -> (&'static str, &'static str) {
     match obstacle {
         Obstacle::NotServed => ("not_served", "nobody serves the pool"),
+        Obstacle::NoMirror => ("no_mirror", "the pool has one server and no mirror"),
         Obstacle::NoWitness => (
             "no_witness",
             "the session has no witness, so nobody could decide that the principal is gone",
@@ -270,6 +281,8 @@ pub fn cause(cause: Cause) -> (&'static str, &'static str) {
         Cause::WonElection => ("won_election", "it was elected"),
         Cause::PromotionFailed => ("promotion_failed", "its promotion failed"),
         Cause::HandoverFailed => ("handover_failed", "the other partner did not take over"),
+        Cause::MirrorRemoved => ("mirror_removed", "the mirror was removed: this server is alone"),
+        Cause::MirrorAdded => ("mirror_added", "a mirror was added"),
         Cause::WitnessChanged => ("witness_changed", "the witness was changed"),
         Cause::StateLost => ("state_lost", "its state is lost"),
         Cause::StateLearnt => ("state_learnt", "it learnt the state from the others"),

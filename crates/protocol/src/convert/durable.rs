@@ -1,4 +1,7 @@
 //! A member's durable state as bytes: one byte of version, then the postcard of that version.
+//! Version 2 has records of one partner (R13). It is written only where there is such a record, so
+//! that a program from before can be gone back to as long as it can understand the state; one that
+//! cannot is told so by the number.
 //! What is read is checked against the invariants that held when it was written.
 
 use session::{Identity, Term};
@@ -6,19 +9,22 @@ use session::{Identity, Term};
 use super::Malformed;
 use crate::v1;
 
-const VERSION: u8 = 1;
+const FIRST: u8 = 1;
+const WITH_SOLE: u8 = 2;
 
 /// The stored form of `durable`.
 pub fn durable_to_bytes(durable: &session::Durable) -> Vec<u8> {
     let told = v1::Durable::from(durable);
-    postcard::to_extend(&told, vec![VERSION]).expect("writing to memory does not fail")
+    let sole = durable.record.is_some_and(|record| record.members.sole().is_some());
+    postcard::to_extend(&told, vec![if sole { WITH_SOLE } else { FIRST }])
+        .expect("writing to memory does not fail")
 }
 
 /// # Errors
 /// The bytes are no state that a member would have written.
 pub fn durable_from_bytes(bytes: &[u8]) -> Result<session::Durable, Malformed> {
     let (version, rest) = bytes.split_first().ok_or(Malformed::Undecodable)?;
-    if *version != VERSION {
+    if !(FIRST..=WITH_SOLE).contains(version) {
         return Err(Malformed::UnknownVersion(*version));
     }
     let (told, rest) =

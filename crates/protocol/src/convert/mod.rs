@@ -22,6 +22,8 @@ pub enum Malformed {
     MirroredAndForced,
     #[error("a record says mirrored while mirroring is suspended")]
     MirroredAndSuspended,
+    #[error("a record says that one partner is alone, and is not that partner's own")]
+    SoleAndNotItsOwn,
     #[error("the sender is its own receiver")]
     ToItself,
     #[error("entries are out of order or doubled")]

@@ -187,6 +187,7 @@ impl From<session::Members> for v1::Members {
             session::Members::Changing { old, new } => {
                 v1::Members::Changing { old: id(old), new: id(new) }
             }
+            session::Members::Sole(partner) => v1::Members::Sole(partner.into()),
         }
     }
 }
@@ -199,6 +200,7 @@ impl From<v1::Members> for session::Members {
             v1::Members::Changing { old, new } => {
                 session::Members::Changing { old: witness(old), new: witness(new) }
             }
+            v1::Members::Sole(partner) => session::Members::Sole(partner.into()),
         }
     }
 }
@@ -248,6 +250,11 @@ impl TryFrom<v1::Record> for session::Record {
         }
         if mirrored && told.mirroring == v1::Mirroring::Suspended {
             return Err(Malformed::MirroredAndSuspended);
+        }
+        if let v1::Members::Sole(sole) = told.members
+            && (mirrored || sole != told.principal)
+        {
+            return Err(Malformed::SoleAndNotItsOwn);
         }
         Ok(session::Record {
             id: told.id.into(),

@@ -48,6 +48,7 @@ fn members() -> impl Strategy<Value = Members> {
     prop_oneof![
         witness().prop_map(Members::Settled),
         (witness(), witness()).prop_map(|(old, new)| Members::Changing { old, new }),
+        partner().prop_map(Members::Sole),
     ]
 }
 
@@ -61,6 +62,8 @@ fn record() -> impl Strategy<Value = Record> {
     let mirroring = prop_oneof![Just(Mirroring::Active), Just(Mirroring::Suspended)];
     (record_id(), partner(), protection(), mirroring, members(), option::of(forced())).prop_map(
         |(id, principal, protection, mirroring, members, forced)| {
+            let protection = members.sole().map_or(protection, |_| Protection::Exposed);
+            let principal = members.sole().unwrap_or(principal);
             let mirrored = protection == Protection::Mirrored;
             Record {
                 id,

@@ -11,6 +11,7 @@ use crate::*;
 
 mod bad_days;
 mod days;
+mod one;
 
 const WITNESS: WitnessId = WitnessId(7);
 const W: Member = Member::Witness(WITNESS);
@@ -105,6 +106,7 @@ impl Pool {
         let config = Config {
             me: member,
             witness: Some(WITNESS).filter(|_| self.members.len() == 3),
+            wanted: None,
             timing: Timing::STANDARD,
             seed: 1,
             run: self.runs,

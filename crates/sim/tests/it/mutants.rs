@@ -353,3 +353,10 @@ fn m17_descent_by_records_alone() {
     let expected = [Invariant::AcknowledgedIsNeverLost];
     walks_kill(mutated(Mutant::DescentByRecordsAlone), &faults, &expected);
 }
+
+#[test]
+fn m18_sole_before_acceptance() {
+    let faults = [Fault::ChangeMirror, Fault::Cut, Fault::CrashHost];
+    let expected = [Invariant::AcknowledgedIsNeverLost, Invariant::MirroredMeansBoth];
+    walks_kill(mutated(Mutant::SoleBeforeAcceptance), &faults, &expected);
+}

@@ -1,0 +1,119 @@
+//! A pool of one server (R13), and what the configuration wants (`converge`).
+
+use super::*;
+
+impl Pool {
+    fn configure(&mut self, member: Member, wanted: Wanted) {
+        let witness = Some(WITNESS).filter(|_| self.members.len() == 3);
+        let timing = Timing::STANDARD;
+        self.step(member, Input::Configured { witness, wanted: Some(wanted), timing });
+        self.deliver();
+    }
+
+    fn unmet(&mut self, member: Member) -> Option<Unmet> {
+        let now = self.now;
+        self.place(member).session.as_ref()?.view(now).unmet
+    }
+}
+
+#[test]
+fn the_mirror_is_removed_while_it_is_dead_and_the_principal_restarts_alone() {
+    for witness in [true, false] {
+        let mut pool = Pool::new(witness);
+        pool.crash_host(B);
+        pool.run(2_000);
+        pool.configure(A, Wanted::Alone);
+        pool.run(1_000);
+        assert_eq!(pool.record(A).members, Members::Sole(Partner::First), "witness: {witness}");
+        assert_eq!(pool.unmet(A), None);
+        if witness {
+            pool.crash_host(W);
+        }
+        pool.crash_host(A);
+        pool.start(A);
+        pool.run(5_000);
+        assert_eq!(pool.role(A), Some(Role::Principal), "witness: {witness}");
+    }
+}
+
+#[test]
+fn a_lone_principal_that_nobody_answers_is_not_made_sole() {
+    let mut pool = Pool::new(true);
+    pool.configure(A, Wanted::Alone);
+    let sole = pool.record(A).members.sole();
+    assert_eq!(sole, Some(Partner::First), "both others have accepted its exposure");
+
+    let mut pool = Pool::new(true);
+    pool.cuts = vec![(A, B), (A, W)];
+    pool.show_mirrors();
+    pool.configure(A, Wanted::Alone);
+    pool.run(500);
+    assert_eq!(pool.record(A).members, Members::Settled(Some(WITNESS)));
+    pool.run(10_000);
+    assert_eq!(pool.role(B), Some(Role::Principal), "the others have elected another one");
+}
+
+#[test]
+fn a_mirror_is_wanted_again_and_taken_in_only_once_it_is_there() {
+    let mut pool = Pool::new(true);
+    pool.configure(A, Wanted::Alone);
+    pool.run(1_000);
+    pool.crash_host(B);
+    pool.run(5_000);
+    let pair = Wanted::Pair { witness: Some(WITNESS) };
+    pool.configure(A, pair);
+    pool.run(5_000);
+    assert_eq!(pool.unmet(A), Some(Unmet { wanted: pair, why: Some(Why::PartnerAway) }));
+    assert_eq!(pool.record(A).members, Members::Sole(Partner::First));
+    pool.start(B);
+    pool.run(20_000);
+    pool.expect_roles(Role::Principal, Role::Mirror);
+    pool.expect_mirrored();
+    assert_eq!(pool.record(A).members, Members::Settled(Some(WITNESS)));
+    assert_eq!(pool.unmet(A), None);
+}
+
+#[test]
+fn a_removed_mirror_neither_stands_nor_is_forced() {
+    let mut pool = Pool::new(true);
+    pool.configure(A, Wanted::Alone);
+    pool.run(1_000);
+    pool.crash_host(A);
+    pool.run(20_000);
+    assert_eq!(pool.role(B), Some(Role::Waiting));
+    assert_eq!(pool.ask(B, Request::ForceService), Answer::Refused(Why::Removed));
+}
+
+#[test]
+fn a_wanted_witness_is_waited_for_and_then_made_the_record() {
+    let mut pool = Pool::new(true);
+    let none = Wanted::Pair { witness: None };
+    pool.cuts = vec![(A, B)];
+    pool.show_mirrors();
+    pool.run(3_000);
+    pool.configure(A, none);
+    pool.run(1_000);
+    assert_eq!(pool.unmet(A), Some(Unmet { wanted: none, why: Some(Why::PartnerAway) }));
+    pool.cuts.clear();
+    pool.show_mirrors();
+    pool.run(5_000);
+    assert_eq!(pool.record(A).members, Members::Settled(None));
+    assert_eq!((pool.record(B).members, pool.unmet(A)), (Members::Settled(None), None));
+}
+
+#[test]
+fn who_serves_never_counts_longer_than_a_voter_grants_while_times_change() {
+    let mut pool = Pool::new(true);
+    for (timing, kept) in [(Timing::TOLERANT, Timing::STANDARD), (Timing::FAST, Timing::FAST)] {
+        let configured = Input::Configured { witness: Some(WITNESS), wanted: None, timing };
+        pool.step(A, configured.clone());
+        pool.step(W, configured);
+        let session = pool.place(A).session.as_ref().unwrap();
+        assert_eq!(session.timing().lease, kept.lease);
+        assert_eq!(session.timing().fault(), None);
+    }
+    let now = pool.now;
+    let longest = Timing::TOLERANT.lease_given();
+    let given = pool.place(W).session.as_mut().unwrap().lease_presumed_given(now);
+    assert_eq!(given.map(|given| given.until), Some(now.after(longest)));
+}
