@@ -1,0 +1,6 @@
+//! The authority, joining and handshakes, without a socket.
+#![allow(clippy::unwrap_used)]
+
+mod handshake;
+mod join;
+mod rig;
