@@ -173,6 +173,7 @@ fn front_ends(picture: &Picture, colour: Colour) -> String {
             let label = colour.warning("note:");
             notes.push_str(&format!("  {label} {}: {}\n", one.name, status.sentence));
         }
+        notes.push_str(&affected(status));
     }
     if notes.is_empty() { table.to_string() } else { format!("{table}\n{notes}") }
 }
@@ -196,6 +197,28 @@ fn client_sessions(status: &FrontEndStatus) -> String {
         words.push(format!("{} held", sessions.held));
     }
     words.join(", ")
+}
+
+/// Whose client sessions wait, or will: those with the most.
+fn affected(status: &FrontEndStatus) -> String {
+    const MOST: usize = 5;
+    let mut text = String::new();
+    for one in status.affected.iter().take(MOST) {
+        let sessions = match one.client_sessions {
+            1 => "1 client session".to_owned(),
+            many => format!("{many} client sessions"),
+        };
+        let held = if one.held > 0 { format!(", {} held", one.held) } else { String::new() };
+        text.push_str(&format!(
+            "        {} in database {}: {sessions}{held}\n",
+            one.user, one.database
+        ));
+    }
+    let more = status.affected_count.saturating_sub(status.affected.len().min(MOST) as u64);
+    if more > 0 {
+        text.push_str(&format!("        and {more} more users and databases\n"));
+    }
+    text
 }
 
 /// Who answers its clients.

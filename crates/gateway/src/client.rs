@@ -91,7 +91,7 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
         parameters: logged_in.parameters.clone(),
     });
     let long_key = logged_in.protocol >= wire::startup::PROTOCOL_3_2;
-    let seat = house.registry.enter(&key.user, long_key);
+    let seat = house.registry.enter(&key.user, &key.database, long_key);
     let limit = house.config.file.limits.kept_bytes;
     let refuse = house.config.file.lowered_commit == crate::config::LoweredCommit::Refuse;
     let mut client = Client {

@@ -29,6 +29,8 @@ pub struct Server {
     pub key: Vec<u8>,
     /// The gateway has set something that cleaning would set back: it is for one client only.
     pub special: bool,
+    /// Commits on it do not wait for the mirror by default, of which its clients are warned.
+    pub lowered: bool,
 }
 
 /// Why there is no answer.

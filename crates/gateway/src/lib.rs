@@ -93,7 +93,9 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
     let ask = ask(&config, &pool);
     let verifiers = Verifiers::open(&config.file.state_dir, ask);
     let door = Door { tls, verifiers, trust: config.file.trust.clone() };
-    let status = Status::new(&config, address, pool.clone(), mode.clone(), Rc::clone(&counters));
+    let registry = Rc::<Registry>::default();
+    let (counted, seats) = (Rc::clone(&counters), Rc::clone(&registry));
+    let status = Status::new(&config, address, pool.clone(), mode.clone(), counted, seats);
     let (end, mut ended) = oneshot::channel();
     let house = Rc::new(House {
         config,
@@ -101,7 +103,7 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
         mode,
         counters,
         servers: Default::default(),
-        registry: Rc::<Registry>::default(),
+        registry,
         door,
         scratch: vec![0; SCRATCH].into(),
         greetings: Default::default(),

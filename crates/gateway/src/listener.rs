@@ -53,9 +53,10 @@ async fn welcome(house: Rc<House>, socket: TcpStream) {
     }
     let logged_in = match timeout(times.login(), accept(socket, &house.door)).await {
         Ok(Ok(Accepted::Client(logged_in))) => logged_in,
-        Ok(Ok(Accepted::Cancel { process, key, stream })) => {
+        Ok(Ok(Accepted::Cancel { process, key, mut stream })) => {
             cancel(&house, process, &key).await;
-            drop(stream);
+            // A client takes the end of its TLS connection without a word for a failure.
+            let _closed = timeout(CANCEL, stream.shutdown()).await;
             return;
         }
         Ok(Err(refused)) => {

@@ -175,6 +175,18 @@ pub const REPLICATION: Refusal = fatal(
     "",
     "Connect to the principal itself, or set replication = \"pass\" on the Front End.",
 );
+pub const PHYSICAL_REPLICATION: Refusal = fatal(
+    "0A000",
+    "the pool's servers take physical replication from each other alone",
+    "Somebody else could acknowledge commits in the mirror's place.",
+    "Logical replication is passed on. Back up by pg_backup_start and a copy of the files.",
+);
+pub const RESERVED_NAME: Refusal = fatal(
+    "0A000",
+    "the name of a replication connection must not begin with backstay_",
+    "It could acknowledge commits in the mirror's place.",
+    "Choose another application_name.",
+);
 pub const LOWERED_WARNING: Refusal = Refusal {
     severity: "WARNING",
     sqlstate: "01000",

@@ -1,6 +1,8 @@
 //! Replication connections: passed to the principal as they are, or refused, as configured.
 //!
-//! Nothing of them is held, repeated or restored: whoever replicates reconnects by itself.
+//! Nothing of them is held, repeated or restored: whoever replicates reconnects by itself. Only
+//! logical ones are passed: a walsender that bears the mirror's name acknowledges commits, so the
+//! servers take physical ones from each other alone, and names like the mirror's are refused here.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,12 +14,15 @@ use tokio::time::{sleep, timeout};
 use crate::config::Replication;
 use crate::house::House;
 use crate::login::to_server::{ServerError, log_in};
-use crate::login::{LoggedIn, farewell};
+use crate::login::{LoggedIn, ReplicationKind, farewell};
 use crate::refusal::{self, Refusal};
+use crate::registry::CancelTarget;
 use crate::route::Lease;
 use crate::socket;
 
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How the names of the servers' own replication connections begin.
+const RESERVED: &[u8] = b"backstay_";
 /// How often it is looked whether the gateway ends.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -25,7 +30,13 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     if house.config.file.replication == Replication::Refuse {
         return refuse(logged_in, &refusal::REPLICATION).await;
     }
-    let seat = house.registry.enter(&logged_in.user, false);
+    if logged_in.replication == Some(ReplicationKind::Physical) {
+        return refuse(logged_in, &refusal::PHYSICAL_REPLICATION).await;
+    }
+    if bears_a_reserved_name(&logged_in.parameters) {
+        return refuse(logged_in, &refusal::RESERVED_NAME).await;
+    }
+    let seat = house.registry.enter(&logged_in.user, &logged_in.database, false);
     let times = &house.config.file.times;
     let snapshot = house.pool.current();
     let Some(principal) = snapshot.principal.as_ref().filter(|it| !it.handing_over) else {
@@ -61,6 +72,12 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     wire::server::push_backend_key_data(&mut first, seat.number, &seat.key);
     refusal::ready(&mut first, crate::conversation::IDLE);
     first.extend_from_slice(&hello.buffered);
+    *seat.target.borrow_mut() = Some(CancelTarget {
+        host: principal.host.clone(),
+        port: principal.port,
+        process: hello.process,
+        key: hello.key,
+    });
     let mut client = logged_in.stream;
     let begun = async {
         client.write_all(&first).await?;
@@ -86,6 +103,21 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
         _ended = copy_bidirectional(&mut client, &mut server) => {}
         () = over => {}
     }
+}
+
+/// Its name is one that the servers give to their own replication, or may be: options of the
+/// command line can hold one, too.
+fn bears_a_reserved_name(parameters: &[(String, String)]) -> bool {
+    let reserved = |name: &[u8]| {
+        name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
+    };
+    parameters.iter().any(|(name, value)| match name.to_ascii_lowercase().as_str() {
+        "application_name" => reserved(value.as_bytes()),
+        "options" => wire::sql::start_up_options(value.as_bytes()).any(|(name, value)| {
+            name.eq_ignore_ascii_case(b"application_name") && reserved(&value)
+        }),
+        _other => false,
+    })
 }
 
 async fn refuse(logged_in: LoggedIn, refused: &Refusal) {

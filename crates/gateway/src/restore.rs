@@ -129,6 +129,12 @@ impl Kept {
         text
     }
 
+    /// Its commits do not wait for the mirror.
+    pub fn lowers_commit(&self) -> bool {
+        let value = self.setting("synchronous_commit");
+        value.is_some_and(|value| !matches!(value, "on" | "remote_apply"))
+    }
+
     /// Leaves out a `synchronous_commit` below `on`; whether there was one.
     pub fn raise_commit(&mut self) -> bool {
         let count = self.settings.len();

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::frame::push;
 
+use crate::clock::{self, Moment};
 use crate::config::{LoweredCommit, Pooling};
 use crate::conversation::{ServerSide, push_ids};
 use crate::counters::Inside;
@@ -28,6 +29,10 @@ use crate::socket;
 
 /// From one try to the next, where no change of the route can be waited for.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long the log says nothing more of a user whom no server lets in, and of how many it knows.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+const MOST_TOLD: usize = 1_000;
 
 /// Whose connection it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -85,6 +90,8 @@ pub struct Servers {
     open: Rc<Cell<usize>>,
     freed: Rc<Notify>,
     serial: Cell<u64>,
+    /// When the log last said of a user that no server lets the gateway in.
+    told: RefCell<HashMap<String, Moment>>,
 }
 
 /// Where a connection may be made.
@@ -124,6 +131,7 @@ impl Servers {
         if house.counters.waiting.get() as usize > house.config.file.limits.held {
             return Err(NoServer::Refused(&refusal::TOO_MANY_HELD));
         }
+        let _named = house.registry.wait(key);
         let since = Instant::now();
         let mut waited = false;
         let found = self.wait(house, key, credentials, reads, &mut waited).await;
@@ -145,7 +153,7 @@ impl Servers {
         key: &Rc<Key>,
         credentials: &Credentials,
     ) -> Result<Held, NoServer> {
-        let _waiting = house.counters.waiting.enter();
+        let _waiting = (house.counters.waiting.enter(), house.registry.wait(key));
         match self.take(house, key) {
             Some(held) => Ok(held),
             None => self.wait(house, key, credentials, false, &mut false).await,
@@ -186,7 +194,9 @@ impl Servers {
                                         used: Some(house.counters.servers_used.enter()),
                                     });
                                 }
-                                Err(error) if is_lasting(&error) => return Err(passed(error)),
+                                Err(error) if is_lasting(&error) => {
+                                    return Err(self.passed(error, key, &target));
+                                }
                                 Err(ServerError::Refused(report)) => {
                                     last = NoServer::Passed(report);
                                 }
@@ -208,6 +218,29 @@ impl Servers {
                 return Err(last);
             }
         }
+    }
+
+    /// What the client is told of an error that would be the same the next time.
+    fn passed(&self, error: ServerError, key: &Key, target: &Target) -> NoServer {
+        if let ServerError::Refused(report) = error {
+            return NoServer::Passed(report);
+        }
+        let now = clock::now();
+        let mut told = self.told.borrow_mut();
+        told.retain(|_, at| now.since(*at) < TELL_AGAIN);
+        // Whoever is turned away comes again, often at once.
+        if told.len() < MOST_TOLD && !told.contains_key(&key.user) {
+            told.insert(key.user.clone(), now);
+            tracing::warn!(
+                user = key.user,
+                database = key.database,
+                server = %format_args!("{}:{}", target.host, target.port),
+                %error,
+                remedy = remedy(&error),
+                "a server does not let the gateway in for a user"
+            );
+        }
+        NoServer::Refused(&refusal::NOT_LET_IN)
     }
 
     /// A kept connection that still lives.
@@ -282,6 +315,7 @@ impl Servers {
             process: hello.process,
             key: hello.key,
             special: false,
+            lowered: false,
         };
         let settled = timeout(times.connect(), settle(house, &mut server)).await;
         settled.unwrap_or(Err(ServerError::Ended))?;
@@ -356,7 +390,8 @@ async fn settle(house: &House, server: &mut Server) -> Result<(), ServerError> {
     let (commit, messages) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
     let mut mend = String::new();
     let lowered = matches!(commit.as_str(), "off" | "local" | "remote_write");
-    if lowered && house.config.file.lowered_commit == LoweredCommit::Refuse {
+    server.lowered = lowered && house.config.file.lowered_commit == LoweredCommit::Warn;
+    if lowered && !server.lowered {
         mend.push_str("SET synchronous_commit = on;");
     }
     if matches!(messages.as_str(), "error" | "fatal" | "panic") {
@@ -415,17 +450,23 @@ fn is_lasting(error: &ServerError) -> bool {
     }
 }
 
-fn passed(error: ServerError) -> NoServer {
+/// What an administrator can do about a server that does not let the gateway in.
+fn remedy(error: &ServerError) -> &'static str {
     match error {
-        ServerError::Refused(report) => NoServer::Passed(report),
-        ServerError::Io(_)
-        | ServerError::Ended
-        | ServerError::Malformed(_)
-        | ServerError::Unexpected(_)
-        | ServerError::Unanswerable(_)
-        | ServerError::Scram(_) => {
-            tracing::warn!(%error, "a server does not let the gateway in");
-            NoServer::Refused(&refusal::NOT_LET_IN)
+        ServerError::Unanswerable(_) => {
+            "let the user in from this machine by scram-sha-256 (`client_access` of the pool), and \
+             give it a password of that kind; or add it to `trust` of the Front End if the servers \
+             let it in without any"
+        }
+        ServerError::Scram(_) => {
+            "see whether the user's password is the same on both servers, and whether something \
+             else than the pool's server answers at this address"
+        }
+        ServerError::Malformed(_) | ServerError::Unexpected(_) => {
+            "see what answers at this address: it does not talk as PostgreSQL does"
+        }
+        ServerError::Io(_) | ServerError::Ended | ServerError::Refused(_) => {
+            "see the server's own log"
         }
     }
 }

@@ -201,7 +201,8 @@ mod tests {
             let pool = Pool::unfollowed(names);
             let modes = Modes::follow(&pool, &config.file.times);
             let counters = Rc::new(Counters::default());
-            let status = Status::new(&config, config.listen, pool, modes, Rc::clone(&counters));
+            let (counted, registry) = (Rc::clone(&counters), Rc::default());
+            let status = Status::new(&config, config.listen, pool, modes, counted, registry);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
             let (shutdown, ended) = oneshot::channel();

@@ -3,8 +3,8 @@
 use super::*;
 use expect_test::expect;
 use protocol::admin::{
-    ClientSessionCounts, FrontEndCounters, FrontEndMode, FrontEndPrincipal, FrontEndStandby,
-    ServerConnectionCounts,
+    ClientSessionCounts, FrontEndAffected, FrontEndCounters, FrontEndMode, FrontEndPrincipal,
+    FrontEndStandby, ServerConnectionCounts,
 };
 
 fn pool() -> PoolEntry {
@@ -232,6 +232,8 @@ fn front_end(mode: FrontEndMode, principal: Option<FrontEndPrincipal>) -> FrontE
         highest_term: 4,
         servers: Vec::new(),
         client_sessions: ClientSessionCounts { all: 12, active: 4, held: 3, with_server: 5 },
+        affected: Vec::new(),
+        affected_count: 0,
         server_connections: ServerConnectionCounts::default(),
         counters: FrontEndCounters::default(),
     }
@@ -254,9 +256,20 @@ fn front_ends_are_shown_below_the_members_and_change_no_state() {
     };
     let mut be1 = session("be1", "principal", true, 4, "mirrored");
     be1.postgres = Some(postgres("primary", 5432));
+    let affected = |user: &str, client_sessions, held| FrontEndAffected {
+        user: user.to_owned(),
+        database: "orders".to_owned(),
+        client_sessions,
+        held,
+    };
+    let alone = FrontEndStatus {
+        affected: vec![affected("shop", 11, 3), affected("clerk", 1, 0)],
+        affected_count: 9,
+        ..front_end(FrontEndMode::StandbyReads, None)
+    };
     let picture = Picture::of(&pool(), vec![heard("be1", Some(be1))]).with_front_ends(vec![
         heard_front_end("fe1", Ok(front_end(FrontEndMode::Normal, Some(principal)))),
-        heard_front_end("fe2", Ok(front_end(FrontEndMode::StandbyReads, None))),
+        heard_front_end("fe2", Ok(alone)),
         heard_front_end("fe3", Err("it is not reached".to_owned())),
     ]);
     assert_eq!(picture.state, State::Mirrored);
@@ -270,6 +283,9 @@ fn front_ends_are_shown_below_the_members_and_change_no_state() {
           fe3        no answer             -              10.0.0.9:7022
 
           note: fe2: nobody has served the pool for 1 min: 3 client sessions wait
+                shop in database orders: 11 client sessions, 3 held
+                clerk in database orders: 1 client session
+                and 7 more users and databases
           note: fe3: it is not reached
     "#]].assert_eq(shown.trim_start());
 }

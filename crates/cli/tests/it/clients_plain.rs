@@ -133,7 +133,7 @@ impl Running {
 }
 
 #[track_caller]
-fn ended(command: &mut Command) -> Told {
+pub fn ended(command: &mut Command) -> Told {
     Running::start(command).end()
 }
 

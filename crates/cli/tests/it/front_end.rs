@@ -22,7 +22,7 @@ use crate::stage::{Demo, process};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(5);
 const JUDGES_PASSWORD: &str = "judgesOnly";
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+pub const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
 pub type Rows = Vec<Vec<Option<String>>>;
 

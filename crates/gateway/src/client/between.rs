@@ -199,6 +199,10 @@ impl Client {
             self.told = same.unwrap_or_else(|| Rc::new(server.parameters.clone()));
         }
         self.learn_how_to_read(&server.parameters);
+        let own = self.kept.setting("synchronous_commit");
+        if server.lowered && own.is_none() && !self.talk.warned {
+            self.talk.warn(&mut self.to_client);
+        }
         *self.seat.target.borrow_mut() = Some(CancelTarget {
             host: server.host.clone(),
             port: server.port,
@@ -389,6 +393,12 @@ impl Client {
             held.server.order("SET synchronous_commit = on").await?;
             refusal::COMMIT_RAISED.push_notice(&mut self.to_client);
         }
+        // However it came to that: by a statement that was warned of, by a function, by RESET.
+        let lowered = !self.talk.refuse_lowered && self.kept.lowers_commit();
+        if lowered && !self.talk.warned {
+            self.talk.warn(&mut self.to_client);
+        }
+        self.talk.warned = lowered;
         if self.kept.quiet
             && let Some(held) = &mut self.server
         {

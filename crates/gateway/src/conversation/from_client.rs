@@ -397,7 +397,7 @@ impl Conversation {
         }
         self.end_batch();
         if told.lowers_commit && !self.refuse_lowered {
-            refusal::LOWERED_WARNING.push_notice(out.client);
+            self.warn(out.client);
         }
         if self.refuse_lowered && told.lowers_commit && self.status != FAILED {
             refusal::push_query(out.server, &refusal::raise(&refusal::LOWERED_COMMIT));

@@ -25,6 +25,8 @@ use std::rc::Rc;
 
 use wire::sql::Touches;
 
+use crate::refusal;
+
 pub use cut::Cut;
 pub use from_client::Out;
 pub use from_server::WAIT;
@@ -255,6 +257,8 @@ pub struct Conversation {
     pub readable: bool,
     /// Statements that lower `synchronous_commit` are refused.
     pub refuse_lowered: bool,
+    /// The client has been warned that its commits do not wait for the mirror, and it is still so.
+    pub warned: bool,
     pub kept_limit: usize,
     pub statements: Statements,
     expected: VecDeque<Expected>,
@@ -323,6 +327,7 @@ impl Conversation {
             conforming: true,
             readable: true,
             refuse_lowered,
+            warned: false,
             kept_limit,
             statements: Statements::default(),
             expected: VecDeque::new(),
@@ -423,6 +428,12 @@ impl Conversation {
         if self.batches.capacity() > 4 {
             self.batches = VecDeque::new();
         }
+    }
+
+    /// Warns the client that its commits do not wait for the mirror.
+    pub fn warn(&mut self, client: &mut Vec<u8>) {
+        self.warned = true;
+        refusal::LOWERED_WARNING.push_notice(client);
     }
 
     fn expect(&mut self, what: Awaited, hidden: bool) {

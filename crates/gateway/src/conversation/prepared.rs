@@ -33,7 +33,7 @@ impl Conversation {
         note_settings(&mut self.custom, &told);
         self.serializable |= told.serializable;
         if told.lowers_commit && !self.refuse_lowered {
-            refusal::LOWERED_WARNING.push_notice(out.client);
+            self.warn(out.client);
         }
         let lowers = whole && told.lowers_commit && self.refuse_lowered;
         let mut parse = Vec::new();

@@ -12,7 +12,11 @@ use crate::clock::{self, Moment};
 use crate::config::FrontEnd;
 use crate::counters::Counters;
 use crate::mode::{Mode, Modes};
+use crate::registry::Registry;
 use crate::route::{Pool, Snapshot};
+
+/// As many users and databases are named.
+const MOST_SHOWN: usize = 20;
 
 /// Everything that the status is made of.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub struct Status {
     pool: Pool,
     modes: Modes,
     counters: Rc<Counters>,
+    registry: Rc<Registry>,
 }
 
 impl Status {
@@ -35,6 +40,7 @@ impl Status {
         pool: Pool,
         modes: Modes,
         counters: Rc<Counters>,
+        registry: Rc<Registry>,
     ) -> Status {
         Status {
             name: config.file.name.clone(),
@@ -45,6 +51,7 @@ impl Status {
             pool,
             modes,
             counters,
+            registry,
         }
     }
 
@@ -66,6 +73,7 @@ impl Status {
         let snapshot = self.pool.current();
         let mode = self.modes.current();
         let (lasted, mode_since_ms) = self.modes.lasted();
+        let (affected, affected_count) = self.registry.affected(mode != Mode::Normal, MOST_SHOWN);
         let principal = snapshot.principal.as_ref().map(|it| FrontEndPrincipal {
             server: it.member.clone(),
             address: address(&it.host, it.port),
@@ -100,6 +108,8 @@ impl Status {
             highest_term: snapshot.highest_term,
             servers: self.servers(now),
             client_sessions: self.counters.client_sessions(),
+            affected,
+            affected_count,
             server_connections: self.counters.server_connections(),
             counters: self.counters.shown(),
         }

@@ -36,6 +36,13 @@ pub struct FrontEndStatus {
     /// The pool's servers, as far as they are heard.
     pub servers: Vec<FrontEndServer>,
     pub client_sessions: ClientSessionCounts,
+    /// Whose client sessions wait for a server and, while nobody serves, whose will: those with the
+    /// most first, and not all if they are many.
+    #[serde(default)]
+    pub affected: Vec<FrontEndAffected>,
+    /// How many there are in all, with those that are not listed.
+    #[serde(default)]
+    pub affected_count: u64,
     pub server_connections: ServerConnectionCounts,
     pub counters: FrontEndCounters,
 }
@@ -102,6 +109,16 @@ pub struct ClientSessionCounts {
     pub held: u64,
     /// They have a server connection.
     pub with_server: u64,
+}
+
+/// The client sessions of one user in one database.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FrontEndAffected {
+    pub user: String,
+    pub database: String,
+    pub client_sessions: u64,
+    /// A statement or a log-in of theirs waits for a server.
+    pub held: u64,
 }
 
 /// Server connections at this moment.

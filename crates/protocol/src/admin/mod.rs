@@ -16,8 +16,8 @@ pub mod words;
 use serde::{Deserialize, Serialize};
 
 pub use front_end::{
-    ClientSessionCounts, FrontEndCounters, FrontEndMode, FrontEndPrincipal, FrontEndServer,
-    FrontEndStandby, FrontEndStatus, ServerConnectionCounts, SessionsEnded,
+    ClientSessionCounts, FrontEndAffected, FrontEndCounters, FrontEndMode, FrontEndPrincipal,
+    FrontEndServer, FrontEndStandby, FrontEndStatus, ServerConnectionCounts, SessionsEnded,
 };
 pub use history::{HistoryEntry, HistoryKind, PhaseTime};
 pub use route::{PostgresState, Route, RoutePostgres, RoutePromotion};
