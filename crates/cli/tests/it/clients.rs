@@ -12,7 +12,7 @@ use crate::stage::Demo;
 use crate::writer;
 
 /// Every client, with how many of its units of work can be under way at one time.
-const CLIENTS: [(&str, usize); 41] = [
+const CLIENTS: [(&str, usize); 46] = [
     ("psycopg simple", 1),
     ("psycopg autocommit", 1),
     ("psycopg prepared", 1),
@@ -54,6 +54,11 @@ const CLIENTS: [(&str, usize); 41] = [
     ("tokio-postgres transaction", 1),
     ("tokio-postgres pipeline", 5),
     ("tokio-postgres reads", 1),
+    ("sqlx simple", 1),
+    ("sqlx prepared", 1),
+    ("sqlx transaction", 1),
+    ("sqlx reads", 1),
+    ("sqlx pool", 3),
 ];
 
 /// A transaction that was cut off, and one of which nobody can know how it ended.

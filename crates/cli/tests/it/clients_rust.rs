@@ -1,4 +1,5 @@
-//! Clients with tokio-postgres, in this process; they do what the programs of `tests/clients` do.
+//! Clients with tokio-postgres, in this process, beside those with sqlx; they do what the programs
+//! of `tests/clients` do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,7 +52,7 @@ impl Clients {
             runtime.unwrap().block_on(async {
                 let [a, b, c, d, e] =
                     Way::ALL.map(|way| Pen { way, ended: &ended, told: &told }.tell(&uri));
-                tokio::join!(a, b, c, d, e);
+                tokio::join!(a, b, c, d, e, crate::clients_sqlx::tell_all(&uri, &ended, &told));
             });
         });
         Clients { end, thread: Some(thread) }

@@ -5,6 +5,7 @@ mod clients;
 mod clients_plain;
 mod clients_programs;
 mod clients_rust;
+mod clients_sqlx;
 #[path = "../../../agent/tests/it/deadline.rs"]
 mod deadline;
 mod demo;
@@ -12,6 +13,7 @@ mod edges;
 mod edges_disk;
 mod front_end;
 mod front_end_alone;
+mod front_end_chosen;
 mod front_end_crash;
 mod front_end_handover;
 mod front_end_limits;
