@@ -80,28 +80,45 @@ pub struct Client {
     unflushed: bool,
     /// Behind the end of a batch the server has said more.
     rewalk: bool,
+    /// In this turn there was nothing to read; the task is woken when there is.
+    server_silent: bool,
+    client_silent: bool,
 }
 
-/// Serves a client that has logged in, until it leaves.
-pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
-    let _here = house.counters.sessions.enter();
+/// Serves a client that has logged in, until it leaves. It counts as here from now on.
+pub fn serve(
+    house: Rc<House>,
+    logged_in: LoggedIn,
+    connection: Inside,
+) -> impl Future<Output = ()> + 'static {
+    let here = house.counters.sessions.enter();
+    let mut client = seat(house, logged_in);
+    async move {
+        let end = client.run().await;
+        client.house.counters.ended(end);
+        client.leave().await;
+        drop((here, connection));
+    }
+}
+
+fn seat(house: Rc<House>, logged_in: LoggedIn) -> Client {
     let key = Rc::new(Key {
         user: logged_in.user.clone(),
         database: logged_in.database.clone(),
-        parameters: logged_in.parameters.clone(),
+        parameters: logged_in.parameters,
     });
     let long_key = logged_in.protocol >= wire::startup::PROTOCOL_3_2;
     let seat = house.registry.enter(&key.user, &key.database, long_key);
     let limit = house.config.file.limits.kept_bytes;
     let refuse = house.config.file.lowered_commit == crate::config::LoweredCommit::Refuse;
-    let mut client = Client {
+    Client {
         seat,
         stream: logged_in.stream,
         key,
         credentials: logged_in.credentials,
         talk: Conversation::new(limit, refuse),
         pending: logged_in.buffered,
-        to_client: Vec::new(),
+        to_client: logged_in.unsent,
         to_server: Vec::new(),
         server: None,
         kept: Kept::default(),
@@ -115,12 +132,10 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
         busy: None,
         unflushed: false,
         rewalk: false,
+        server_silent: false,
+        client_silent: false,
         house,
-    };
-    drop(logged_in.parameters);
-    let end = client.run().await;
-    client.house.counters.ended(end);
-    client.leave().await;
+    }
 }
 
 impl Client {
@@ -185,6 +200,8 @@ impl Client {
     /// Moves what can be moved now.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.seat.register(cx);
+        self.server_silent = false;
+        self.client_silent = false;
         loop {
             let committing = self.talk.is_committing() && self.house.ending.get();
             if self.seat.end.get() && !committing {
@@ -300,8 +317,13 @@ impl Client {
         }
         let scratch = &mut *house.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(&mut held.server.stream).poll_read(cx, &mut buffer) {
+        let read = match self.server_silent {
+            true => Poll::Pending,
+            false => Pin::new(&mut held.server.stream).poll_read(cx, &mut buffer),
+        };
+        match read {
             Poll::Pending => {
+                self.server_silent = true;
                 let again = self.talk.awaits_lease || self.rewalk;
                 if held.server.unread.is_empty() || !again {
                     return Ok(false);
@@ -387,11 +409,17 @@ impl Client {
             // What it had sent is still answered: a server would do so, too.
             return if self.talk.is_unanswered() { Ok(moved) } else { Err(Next::ClientLost) };
         }
+        if self.client_silent {
+            return Ok(moved);
+        }
         let house = Rc::clone(&self.house);
         let scratch = &mut *house.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(scratch);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-            Poll::Pending => return Ok(moved),
+            Poll::Pending => {
+                self.client_silent = true;
+                return Ok(moved);
+            }
             Poll::Ready(Err(_)) => return Err(Next::ClientLost),
             Poll::Ready(Ok(())) => {}
         }

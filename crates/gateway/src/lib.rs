@@ -76,8 +76,17 @@ pub enum Error {
 ///
 /// # Errors
 /// See `Error`.
-pub async fn run(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    LocalSet::new().run_until(live(config, shutdown)).await
+pub async fn run(
+    config: FrontEnd,
+    shutdown: impl Future<Output = ()> + 'static,
+) -> Result<(), Error> {
+    let tasks = LocalSet::new();
+    // A task like the others: what the set waits for itself is polled with each of their wake-ups.
+    let living = tasks.spawn_local(live(config, shutdown));
+    match tasks.run_until(living).await {
+        Ok(ended) => ended,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
 }
 
 async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {

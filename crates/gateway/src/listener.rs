@@ -10,6 +10,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use crate::client;
+use crate::counters::Inside;
 use crate::handover::Entrance;
 use crate::house::House;
 use crate::login::{Accepted, LoggedIn, accept, farewell};
@@ -30,10 +31,7 @@ pub async fn serve(house: Rc<House>, mut entrance: Entrance) {
             Ok(socket) => {
                 let here = house.connections.enter();
                 let house = Rc::clone(&house);
-                spawn_local(async move {
-                    welcome(house, socket).await;
-                    drop(here);
-                });
+                spawn_local(welcome(house, socket, here));
             }
             Err(error) => {
                 tracing::warn!(%error, "a client could not be accepted");
@@ -44,14 +42,14 @@ pub async fn serve(house: Rc<House>, mut entrance: Entrance) {
     }
 }
 
-async fn welcome(house: Rc<House>, socket: TcpStream) {
+async fn welcome(house: Rc<House>, socket: TcpStream, here: Inside) {
     let times = &house.config.file.times;
     let opening = house.opening.enter();
     let most = house.config.file.limits.clients as u64 + STRANGERS;
     if house.opening.get() > most {
         return;
     }
-    let logged_in = match timeout(times.login(), accept(socket, &house.door)).await {
+    let mut logged_in = match timeout(times.login(), accept(socket, &house.door)).await {
         Ok(Ok(Accepted::Client(logged_in))) => logged_in,
         Ok(Ok(Accepted::Cancel { process, key, mut stream })) => {
             cancel(&house, process, &key).await;
@@ -72,7 +70,7 @@ async fn welcome(house: Rc<House>, socket: TcpStream) {
     drop(opening);
     if let Some(refused) = no_room(&house, &logged_in) {
         house.counters.refused_log_ins.add();
-        let mut last = Vec::new();
+        let mut last = std::mem::take(&mut logged_in.unsent);
         refused.push(&mut last);
         let _heard = timeout(CANCEL, farewell(logged_in.stream, &last)).await;
         return;
@@ -81,7 +79,8 @@ async fn welcome(house: Rc<House>, socket: TcpStream) {
     if logged_in.replication.is_some() {
         relay::serve(house, *logged_in).await;
     } else {
-        client::serve(house, *logged_in).await;
+        // A task of its own: the log-in needs more room than the client session.
+        spawn_local(client::serve(house, *logged_in, here));
     }
 }
 

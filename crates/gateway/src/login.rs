@@ -78,10 +78,12 @@ pub enum Accepted {
     },
 }
 
-/// A client that is in: it has been told `AuthenticationOk`, and nothing after that.
+/// A client that is in, and has not been told so yet.
 #[derive(Debug)]
 pub struct LoggedIn {
     pub stream: Stream,
+    /// The end of its log-in, up to `AuthenticationOk`: goes out with what it is told next.
+    pub unsent: Vec<u8>,
     /// What was read beyond its log-in.
     pub buffered: Vec<u8>,
     /// The version of the protocol that is spoken: `PROTOCOL_3_0` or `PROTOCOL_3_2`.
@@ -223,9 +225,10 @@ pub async fn accept(socket: TcpStream, door: &Door) -> Result<Accepted, Refused>
         Opened::Start(start) => start,
     };
     match authenticate::admit(&mut line, door, &start).await {
-        Ok(Admitted { credentials, connection_limit }) => {
+        Ok(Admitted { credentials, connection_limit, unsent }) => {
             Ok(Accepted::Client(Box::new(LoggedIn {
                 stream: line.stream,
+                unsent,
                 buffered: line.inbox.rest(),
                 protocol: start.protocol,
                 user: start.user,

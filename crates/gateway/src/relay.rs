@@ -58,14 +58,14 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     let (mut server, hello) = match connected.await {
         Ok(Ok(connected)) => connected,
         Ok(Err(ServerError::Refused(report))) => {
-            let mut last = Vec::new();
+            let mut last = logged_in.unsent;
             report.push(&mut last);
             let _heard = timeout(FAREWELL, farewell(logged_in.stream, &last)).await;
             return;
         }
         Ok(Err(_)) | Err(_) => return refuse(logged_in, &refusal::LOG_IN_NO_PRINCIPAL).await,
     };
-    let mut first = Vec::new();
+    let mut first = logged_in.unsent;
     for (name, value) in &hello.parameters {
         wire::server::push_parameter_status(&mut first, name, value);
     }
@@ -121,7 +121,7 @@ fn bears_a_reserved_name(parameters: &[(String, String)]) -> bool {
 }
 
 async fn refuse(logged_in: LoggedIn, refused: &Refusal) {
-    let mut last = Vec::new();
+    let mut last = logged_in.unsent;
     refused.push(&mut last);
     let _heard = timeout(FAREWELL, farewell(logged_in.stream, &last)).await;
 }

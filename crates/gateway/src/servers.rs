@@ -333,10 +333,8 @@ impl Servers {
         }
         let mut bytes = Vec::new();
         wire::message::push_query(&mut bytes, "DISCARD ALL");
-        push_ids(&mut bytes, house.config.file.lowered_commit == LoweredCommit::Refuse);
-        push(&mut bytes, b'S', |_| {});
         let cleaned =
-            timeout(house.config.file.times.connect(), held.server.exchange(&bytes, 2)).await;
+            timeout(house.config.file.times.connect(), held.server.exchange(&bytes, 1)).await;
         let Ok(Ok(answer)) = cleaned else {
             return;
         };
@@ -344,7 +342,8 @@ impl Servers {
         if answer.error.is_some() || principal != Some(held.server.side.term) {
             return;
         }
-        held.server.side.ids_prepared = true;
+        // Made again when they are needed: many a client session only reads.
+        held.server.side.ids_prepared = false;
         if let Some(shared) = &held.server.side.shared {
             shared.borrow_mut().clear();
         }

@@ -27,16 +27,18 @@ use crate::verifiers::{Found, Row, Secret, User, Verifiers};
 pub(super) struct Admitted {
     pub credentials: Credentials,
     pub connection_limit: i32,
+    /// The end of the exchange, up to `AuthenticationOk`.
+    pub unsent: Vec<u8>,
 }
 
-/// Lets the client in, up to `AuthenticationOk`, or says why not.
+/// Finds out that the client may come in, or says why not.
 pub(super) async fn admit(line: &mut Line, door: &Door, start: &Start) -> Result<Admitted, Stop> {
     let user = start.user.as_str();
     let mut out = Vec::new();
     if door.trust.iter().any(|trusted| trusted == user) {
         push_authentication_ok(&mut out);
-        line.stream.write_all(&out).await?;
-        return Ok(Admitted { credentials: Credentials::Trust, connection_limit: -1 });
+        let credentials = Credentials::Trust;
+        return Ok(Admitted { credentials, connection_limit: -1, unsent: out });
     }
     let found = door.verifiers.find(user).await.map_err(|_told_once| {
         Words::new(CANNOT_CONNECT_NOW, "cannot find out how this user logs in")
@@ -64,8 +66,8 @@ pub(super) async fn admit(line: &mut Line, door: &Door, start: &Start) -> Result
     let Some(known) = newer.or(found.user) else { return Err(wrong_password(user)) };
     judge(user, &known.row)?;
     push_authentication_ok(&mut out);
-    line.stream.write_all(&out).await?;
-    Ok(Admitted { credentials, connection_limit: known.row.connection_limit })
+    let connection_limit = known.row.connection_limit;
+    Ok(Admitted { credentials, connection_limit, unsent: out })
 }
 
 /// What else is asked of a user whose password is right.

@@ -71,6 +71,10 @@ impl Inbox {
         }
     }
 
+    pub fn first(&self) -> Option<u8> {
+        self.bytes.first().copied()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

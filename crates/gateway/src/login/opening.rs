@@ -39,12 +39,10 @@ pub(super) struct Start {
 
 /// The connection up to its start-up packet.
 pub(super) async fn open(socket: TcpStream, tls: Option<&Tls>) -> Result<(Line, Opened), Refused> {
-    let mut first = [0];
-    if socket.peek(&mut first).await? == 0 {
-        return Err(Refused::Left);
-    }
-    let mut line = if first[0] == TLS_HANDSHAKE {
-        let line = shake_hands(socket, tls.ok_or(Refused::NoTls)?).await?;
+    let mut line = if let Some(tls) = tls
+        && begins_with_tls(&socket).await?
+    {
+        let line = shake_hands(socket, tls).await?;
         let Stream::Tls(stream) = &line.stream else { return Err(Refused::NoTls) };
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(Refused::NoAlpn);
@@ -56,6 +54,15 @@ pub(super) async fn open(socket: TcpStream, tls: Option<&Tls>) -> Result<(Line, 
     match read_start(&mut line).await {
         Ok(opened) => Ok((line, opened)),
         Err(stop) => Err(part(line, stop).await),
+    }
+}
+
+/// Whether the client begins with TLS at once. What it has sent stays where it is.
+async fn begins_with_tls(socket: &TcpStream) -> Result<bool, Refused> {
+    let mut first = [0];
+    match socket.peek(&mut first).await? {
+        0 => Err(Refused::Left),
+        _ => Ok(first[0] == TLS_HANDSHAKE),
     }
 }
 
@@ -71,6 +78,7 @@ async fn in_clear(mut socket: TcpStream, tls: Option<&Tls>) -> Result<Line, Refu
     loop {
         let request = match peek_request(&mut inbox, &mut socket).await {
             Ok(request) => request,
+            Err(_) if inbox.first() == Some(TLS_HANDSHAKE) => return Err(Refused::NoTls),
             Err(fault) => {
                 let line = Line { stream: Stream::Plain(socket), inbox, end_point: None };
                 return Err(part(line, opening_fault(fault)).await);

@@ -98,6 +98,17 @@ impl House {
         accept(socket, &self.door).await
     }
 
+    /// The same; a client that is in is told so, and nothing else.
+    async fn accept_and_tell(&self) -> Result<Accepted, Refused> {
+        let mut accepted = self.accept().await;
+        if let Ok(Accepted::Client(client)) = &mut accepted {
+            let unsent = std::mem::take(&mut client.unsent);
+            client.stream.write_all(&unsent).await.unwrap();
+            client.stream.flush().await.unwrap();
+        }
+        accepted
+    }
+
     /// What the gateway makes of a client that only sends these bytes, and what the client reads.
     async fn answer(&self, bytes: &[u8]) -> (Result<Accepted, Refused>, Vec<u8>) {
         let client = async {
@@ -110,7 +121,7 @@ impl House {
             read
         };
         let server = async {
-            let accepted = self.accept().await;
+            let accepted = self.accept_and_tell().await;
             drop_stream(accepted)
         };
         tokio::join!(server, client)
@@ -130,7 +141,7 @@ impl House {
         let server = async {
             let mut accepted = self.accept().await;
             if let Ok(Accepted::Client(client)) = &mut accepted {
-                let mut out = Vec::new();
+                let mut out = std::mem::take(&mut client.unsent);
                 push_parameter_status(&mut out, "TimeZone", "UTC");
                 push_backend_key_data(&mut out, 5, &[1, 2, 3, 4]);
                 push_ready_for_query(&mut out, Transaction::Idle);
@@ -418,7 +429,7 @@ fn a_log_in_binds_to_the_certificate_that_was_shown() {
                 let mut stream = shake_hands(&house, socket, alpn).await.unwrap();
                 bind(&mut stream, bound_to).await
             };
-            let (accepted, last) = tokio::join!(house.accept(), client);
+            let (accepted, last) = tokio::join!(house.accept_and_tell(), client);
             if fine {
                 assert!(client_of(accepted).stream.is_tls());
             } else {
