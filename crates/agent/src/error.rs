@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::ledger::LedgerError;
 
@@ -12,6 +13,14 @@ pub enum Error {
          another one (`listen`)"
     )]
     Listen { address: SocketAddr, error: io::Error },
+    #[error(
+        "this process has no certificate (there is none in {}), so it may listen on a loopback \
+         address alone, and not on {address}; let it join the deployment: backstay join",
+        place.display()
+    )]
+    NoCertificate { address: SocketAddr, place: PathBuf },
+    #[error(transparent)]
+    Security(#[from] crate::peers::SecurityError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// Not the source of itself: its words are all said here, with what to do.

@@ -22,7 +22,7 @@ use crate::config::{Address, Part, Process};
 use crate::error::Error;
 use crate::history::{History, Scribe};
 use crate::ledger::{Found, Ledger, Opened};
-use crate::peers::Peers;
+use crate::peers::{Peers, Security};
 use crate::room::{Door, Told};
 use crate::rounds::{End, Inlets, Rounds, when};
 use crate::route::{Board, Post};
@@ -51,6 +51,7 @@ pub(crate) struct House {
     opened: Opened,
     listener: TcpListener,
     scribe: Scribe,
+    security: Option<Security>,
 }
 
 impl House {
@@ -60,6 +61,7 @@ impl House {
         kind: MemberKind,
         parts: Vec<Part>,
     ) -> Result<House, Error> {
+        let security = Security::of(process, kind)?;
         let opened = Ledger::open(&process.state_dir)?;
         if let Found::Damaged { how, kept } = &opened.found {
             let kept = kept.display();
@@ -74,7 +76,8 @@ impl House {
             .map_err(|error| Error::Listen { address, error })?;
         let scribe = Scribe::start(&process.state_dir.join("history"))
             .map_err(|error| Error::Io { doing: "write the history", error })?;
-        Ok(House { process: process.clone(), kind, parts, opened, listener, scribe })
+        let process = process.clone();
+        Ok(House { process, kind, parts, opened, listener, scribe, security })
     }
 
     /// For a process without PostgreSQL.
@@ -168,7 +171,7 @@ impl House {
 
     fn furnish(self, posts: Posts) -> Result<(Rounds, Inlets), Error> {
         let Posts { doors, facts, end, beat } = posts;
-        let House { process, kind, parts, mut opened, listener, scribe } = self;
+        let House { process, kind, parts, mut opened, listener, scribe, security } = self;
         let me = Introduction {
             deployment: process.deployment.clone(),
             host: process.name.clone(),
@@ -183,7 +186,8 @@ impl House {
         let posts: Vec<Option<Post>> =
             parts.iter().zip(&doors).map(|(part, door)| board.add(part, door.as_ref())).collect();
         let hosts = hosts(&process, &parts);
-        let peers = Peers::start(&me, listener, hosts, &to_loop, to_ask, board.routes());
+        let routes = board.routes();
+        let peers = Peers::start(&me, listener, hosts, &to_loop, to_ask, routes, security);
         let mut rounds = Rounds {
             me,
             kind,

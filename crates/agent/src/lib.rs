@@ -9,6 +9,7 @@ mod admin;
 mod beat;
 pub mod clock;
 pub mod config;
+pub mod enrol;
 pub mod error;
 mod fence;
 mod history;

@@ -397,6 +397,7 @@ impl Rounds {
             pid: std::process::id(),
             uptime_ms: status::ms(now.since(self.started)),
             deployment: self.me.deployment.clone(),
+            port: Some(self.peers.port()),
             sessions: self
                 .seats
                 .iter()

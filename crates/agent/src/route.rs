@@ -115,6 +115,13 @@ pub(crate) struct Board(watch::Sender<Arc<Sources>>);
 #[derive(Clone, Debug)]
 pub struct Routes(watch::Receiver<Arc<Sources>>);
 
+impl Default for Routes {
+    /// Of no pool.
+    fn default() -> Routes {
+        Board::default().routes()
+    }
+}
+
 impl Board {
     pub(crate) fn routes(&self) -> Routes {
         Routes(self.0.subscribe())
@@ -373,8 +380,7 @@ mod tests {
         let data = Data { valid: true, ..Data::default() };
         let durable = Durable::created(Identity(7), record, Some(data));
         let (me, timing) = (Member::FIRST, Timing::FAST);
-        let config =
-            session::Config { me, witness: None, wanted: None, timing, seed: 1, run: 1 };
+        let config = session::Config { me, witness: None, wanted: None, timing, seed: 1, run: 1 };
         let (session, _) = Session::start(NOW, config, durable);
         let view = session.view(NOW);
         let before = Posted::default();

@@ -71,6 +71,11 @@ pub enum FrameError {
     TooLong(usize),
     #[error("a frame is too short to have a header")]
     TooShort,
+    #[error(
+        "TLS is spoken on one side only: both need certificates of the same deployment (backstay \
+         join); a command finds its own with --trust DIR"
+    )]
+    OneSidedTls,
     #[error("frames of version {0} are not known: is this the port of a Backstay member?")]
     UnknownVersion(u8),
 }
@@ -118,7 +123,13 @@ impl Decoder {
             let Some((length, rest)) = waiting.split_first_chunk::<4>() else { return Ok(None) };
             let length = u32::from_be_bytes(*length) as usize;
             if length > LIMIT {
-                return Err(FrameError::TooLong(length));
+                // An alert or a handshake of TLS, as a frame would be read.
+                let tls = matches!(length >> 16, 0x1503 | 0x1603);
+                return Err(if tls {
+                    FrameError::OneSidedTls
+                } else {
+                    FrameError::TooLong(length)
+                });
             }
             if length < 2 {
                 return Err(FrameError::TooShort);

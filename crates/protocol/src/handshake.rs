@@ -63,6 +63,9 @@ pub enum Reason {
     UnknownHost,
     WrongHost,
     TooManyConnections,
+    /// The introduction says something else than the certificate.
+    OtherCertificate,
+    Revoked,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]

@@ -6,7 +6,8 @@ use std::io;
 
 use protocol::frame::{self, Decoder, Frame, Kind};
 use protocol::handshake::{Hello, Refused, Welcome};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use trust::Certificate;
 
 use super::transport::Transport;
 
@@ -17,7 +18,7 @@ const HELLO: usize = 32 * 1024;
 /// Why a connection did not come about, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Io(#[source] io::Error),
     #[error("the other side closed the connection")]
     Closed,
@@ -29,6 +30,14 @@ pub enum ChannelError {
     NoIntroduction,
     #[error("the other side took too long")]
     Late,
+    #[error("the certificate of the other side was revoked")]
+    Revoked,
+    #[error("the role does not permit the request: {0}")]
+    NotPermitted(String),
+}
+
+fn words(error: &io::Error) -> String {
+    trust::explain::of_io(error).unwrap_or_else(|| error.to_string())
 }
 
 /// A stream of frames in both directions.
@@ -42,6 +51,8 @@ pub struct Channel {
     taken: usize,
     out: Vec<u8>,
     written: usize,
+    /// TLS may keep encrypted bytes back until it is asked for them.
+    flushed: bool,
 }
 
 impl Channel {
@@ -54,12 +65,34 @@ impl Channel {
             taken: 0,
             out: Vec::new(),
             written: 0,
+            flushed: true,
         }
+    }
+
+    /// Whose certificate the other side has shown; `None` without TLS.
+    pub fn peer(&self) -> Option<&Certificate> {
+        self.transport.peer()
+    }
+
+    /// See `Transport::detach`.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn detach(&mut self) -> Result<(), ChannelError> {
+        self.transport.detach().map_err(ChannelError::Io)
+    }
+
+    /// See `Transport::attach`.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn attach(&mut self) -> Result<(), ChannelError> {
+        self.transport.attach().map_err(ChannelError::Io)
     }
 
     /// Everything that was put in has been handed to the kernel.
     pub fn is_written(&self) -> bool {
-        self.written == self.out.len()
+        self.written == self.out.len() && self.flushed
     }
 
     /// Puts a frame into the output; `progress` or `write_all` sends it.
@@ -71,6 +104,7 @@ impl Channel {
             self.out.clear();
             self.written = 0;
         }
+        self.flushed = false;
         Ok(frame::write(kind, payload, &mut self.out)?)
     }
 
@@ -82,7 +116,8 @@ impl Channel {
         if let Some(frame) = self.ready.pop_front() {
             return Ok(Some(frame));
         }
-        let unwritten = self.written < self.out.len();
+        let waiting = !self.is_written();
+        let rest = &self.out[self.written..];
         let (mut reader, mut writer) = tokio::io::split(&mut self.transport);
         tokio::select! {
             read = reader.read(&mut self.buffer) => {
@@ -96,8 +131,10 @@ impl Channel {
                     self.ready.push_back(frame);
                 }
             }
-            written = writer.write(&self.out[self.written..]), if unwritten => {
-                self.written += written.map_err(ChannelError::Io)?;
+            sent = send(&mut writer, rest), if waiting => {
+                let sent = sent.map_err(ChannelError::Io)?;
+                self.flushed = rest.is_empty();
+                self.written += sent;
             }
         }
         Ok(self.ready.pop_front())
@@ -123,6 +160,8 @@ impl Channel {
         let rest = &self.out[self.written..];
         self.transport.write_all(rest).await.map_err(ChannelError::Io)?;
         self.written = self.out.len();
+        self.transport.flush().await.map_err(ChannelError::Io)?;
+        self.flushed = true;
         Ok(())
     }
 
@@ -163,4 +202,12 @@ impl Channel {
         }
         Hello::from_bytes(&frame.payload).map_err(|_| ChannelError::NoIntroduction)
     }
+}
+
+/// Some of `rest`; what is kept back below, once there is none.
+async fn send(writer: &mut (impl AsyncWrite + Unpin), rest: &[u8]) -> io::Result<usize> {
+    if rest.is_empty() {
+        return writer.flush().await.map(|()| 0);
+    }
+    writer.write(rest).await
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::channel::{Channel, ChannelError};
+use super::visitor::Visitor;
 use crate::clock;
 use crate::route::{Changes, Following, Routes};
 
@@ -24,6 +25,7 @@ const REFUSALS: usize = 16;
 
 struct Follower<'a> {
     routes: &'a Routes,
+    visitor: &'a Visitor,
     followed: BTreeMap<String, Following>,
     changes: JoinSet<Result<Changes, String>>,
     /// The pools that it is to be told of.
@@ -35,10 +37,12 @@ struct Follower<'a> {
 pub(super) async fn serve(
     routes: &Routes,
     mut channel: Channel,
+    visitor: &Visitor,
     first: Request,
 ) -> Result<(), ChannelError> {
     let mut follower = Follower {
         routes,
+        visitor,
         followed: BTreeMap::new(),
         changes: JoinSet::new(),
         due: BTreeSet::new(),
@@ -76,6 +80,9 @@ impl Follower<'_> {
             return Err(ChannelError::NoIntroduction);
         }
         match Request::from_bytes(&frame.payload) {
+            Ok(request) if !self.visitor.may(&request) => {
+                self.refuse(Code::NotPermitted.refusal(Some(self.visitor.to_string())));
+            }
             Ok(request) => self.hear(request),
             Err(refusal) => self.refuse(refusal),
         }

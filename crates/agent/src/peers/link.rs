@@ -4,6 +4,8 @@
 //! an older one. The link's task never waits for its peer alone: it takes messages in while it
 //! writes, so a peer that reads slowly costs nobody but itself.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::convert;
@@ -12,9 +14,11 @@ use protocol::handshake::{Hello, Introduction, Role};
 use protocol::v1::Batch;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::rustls::ClientConfig;
 
 use super::channel::{Channel, ChannelError};
 use super::outbox::Outbox;
+use super::security::{Dialling, Security};
 use super::transport::Transport;
 use super::{Outgoing, Received};
 use crate::config::Address;
@@ -31,6 +35,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Link {
     pub me: Introduction,
+    /// `None`: without TLS.
+    pub dialling: Option<Dialling>,
     pub peer: Address,
     pub outgoing: mpsc::Receiver<Vec<Outgoing>>,
     /// Connections that the peer has made, already introduced.
@@ -99,7 +105,8 @@ impl Link {
         let mut attempt = None;
         loop {
             if dials && attempt.is_none() {
-                attempt = Some(Box::pin(dial(self.peer.clone(), hello.clone(), next)));
+                let way = self.way();
+                attempt = Some(Box::pin(dial(way, self.peer.clone(), hello.clone(), next)));
             }
             tokio::select! {
                 messages = self.outgoing.recv() => {
@@ -109,7 +116,10 @@ impl Link {
                     }
                 }
                 accepted = self.accepted.recv() => match accepted {
-                    Some(channel) => return Turn::Connected(channel),
+                    Some(channel) => match here(channel) {
+                        Some(channel) => return Turn::Connected(channel),
+                        None => continue,
+                    },
                     None => return Turn::Over,
                 },
                 result = async { attempt.as_mut().expect("guarded").await },
@@ -119,7 +129,7 @@ impl Link {
                     match result {
                         Ok(channel) => return Turn::Connected(channel),
                         Err(error) => {
-                            let refused = matches!(error, ChannelError::Refused(_));
+                            let refused = is_refusal(&error);
                             if refused && !*complained {
                                 tracing::warn!(peer = self.peer.name, %error, "peer refuses");
                                 *complained = true;
@@ -130,6 +140,12 @@ impl Link {
                 }
             }
         }
+    }
+
+    fn way(&mut self) -> Way {
+        let dialling = self.dialling.as_mut()?;
+        let config = dialling.config().map_err(|error| error.to_string());
+        Some((dialling.security().clone(), config))
     }
 
     /// Until the connection ends, or a newer one takes its place; `None`: the process ends.
@@ -154,7 +170,11 @@ impl Link {
                         self.outbox.push(weight, item, true);
                     }
                 }
-                accepted = self.accepted.recv() => return Ok(accepted),
+                accepted = self.accepted.recv() => match accepted.map(here) {
+                    Some(Some(newer)) => return Ok(Some(newer)),
+                    Some(None) => {}
+                    None => return Ok(None),
+                },
                 () = sleep_until(ping), if channel.is_written() => {
                     channel.put(Kind::Ping, &[])?;
                     ping = Instant::now() + PING;
@@ -193,10 +213,60 @@ impl Link {
     }
 }
 
-async fn dial(peer: Address, hello: Hello, when: Instant) -> Result<Channel, ChannelError> {
+/// How a peer is reached.
+type Way = Option<(Security, Result<Arc<ClientConfig>, String>)>;
+
+/// A connection that was accepted in another thread settles here. `None`: it is lost.
+fn here(mut channel: Channel) -> Option<Channel> {
+    channel.attach().is_ok().then_some(channel)
+}
+
+/// Whether the peer, or we, do not want this connection: trying again at once changes nothing.
+fn is_refusal(error: &ChannelError) -> bool {
+    match error {
+        ChannelError::Refused(_) | ChannelError::Revoked => true,
+        ChannelError::Io(error) => trust::explain::of_io(error).is_some(),
+        ChannelError::Closed
+        | ChannelError::Frame(_)
+        | ChannelError::NoIntroduction
+        | ChannelError::NotPermitted(_)
+        | ChannelError::Late => false,
+    }
+}
+
+async fn dial(
+    way: Way,
+    peer: Address,
+    hello: Hello,
+    when: Instant,
+) -> Result<Channel, ChannelError> {
     sleep_until(when).await;
-    let transport = Transport::dial(&peer.host, peer.port, DIAL).await.map_err(ChannelError::Io)?;
-    let mut channel = Channel::new(transport);
-    timeout(INTRODUCE, channel.introduce(&hello)).await.map_err(|_| ChannelError::Late)??;
+    let Some((security, config)) = way else { return reach(None, peer, hello).await };
+    let config = config.map_err(|error| ChannelError::Io(io::Error::other(error)))?;
+    let made = security.elsewhere(async {
+        let mut channel = reach(Some(config), peer, hello).await?;
+        channel.detach()?;
+        Ok::<_, ChannelError>(channel)
+    });
+    let mut channel = made.await.map_err(ChannelError::Io)??;
+    channel.attach()?;
     Ok(channel)
+}
+
+async fn reach(
+    config: Option<Arc<ClientConfig>>,
+    peer: Address,
+    hello: Hello,
+) -> Result<Channel, ChannelError> {
+    let mut transport =
+        Transport::dial(&peer.host, peer.port, DIAL).await.map_err(ChannelError::Io)?;
+    let introduced = async {
+        if let Some(config) = config {
+            transport = transport.secure(config).await.map_err(ChannelError::Io)?;
+        }
+        let mut channel = Channel::new(transport);
+        channel.introduce(&hello).await?;
+        Ok(channel)
+    };
+    timeout(INTRODUCE, introduced).await.map_err(|_| ChannelError::Late)?
 }

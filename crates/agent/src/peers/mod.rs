@@ -2,18 +2,26 @@
 //!
 //! `Peers` belongs to the loop of a process. It gathers what the sessions send in one turn and
 //! hands it to the links in one piece each (`flush`); what comes in goes to the loop through one
-//! bounded queue. Nothing here ever waits: what finds no room is lost, as on a network.
+//! bounded queue. Nothing here ever waits: what finds no room is lost, as on a network. Who somebody
+//! is, his certificate says (`security`); what he may do follows from its role (`listener`).
 
 mod channel;
 mod follower;
 mod link;
 mod listener;
 mod outbox;
+mod port;
+mod renewal;
+mod security;
+mod socket;
 mod transport;
+mod visitor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use protocol::admin::PortStatus;
 use protocol::convert;
 use protocol::handshake::Introduction;
 use protocol::v1::Item;
@@ -25,14 +33,18 @@ use tokio::task::JoinSet;
 use crate::config::Address;
 use crate::route::Routes;
 use link::Link;
-use listener::Doors;
+use listener::{Doors, Reception};
 use outbox::{Outbox, Weight};
+use port::Port;
+use security::Dialling;
 
 pub use channel::{Channel, ChannelError};
+pub use security::{Security, SecurityError};
 pub use transport::Transport;
 
 /// Turns of outgoing messages that a link has not yet taken in; it takes them in at once.
 const TURNS: usize = 64;
+const DAY: Duration = Duration::from_hours(24);
 
 /// A message that came in.
 #[derive(Debug)]
@@ -59,6 +71,8 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub struct Peers {
     me: Introduction,
+    security: Option<Security>,
+    port: Arc<Port>,
     received: mpsc::Sender<Received>,
     links: BTreeMap<String, Line>,
     /// Where the listener takes members to.
@@ -78,6 +92,7 @@ struct Line {
 
 impl Peers {
     /// Listens on `listener`, keeps a link to each of `hosts`, and tells followers of `routes`.
+    /// With `security` all connections, made or accepted, are TLS with certificates.
     ///
     /// Must be called inside of a runtime, in which the tasks then live.
     pub fn start(
@@ -87,12 +102,22 @@ impl Peers {
         received: &mpsc::Sender<Received>,
         requests: mpsc::Sender<Request>,
         routes: Routes,
+        security: Option<Security>,
     ) -> Peers {
         let (doors, opened) = watch::channel(Arc::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(listener::run(me.clone(), listener, opened, requests, routes));
+        let port = Arc::new(Port::default());
+        let reception = Reception {
+            me: me.clone(),
+            security: security.clone(),
+            doors: opened,
+            port: Arc::clone(&port),
+        };
+        tasks.spawn(listener::run(reception, listener, requests, routes));
         let mut peers = Peers {
             me: me.clone(),
+            security,
+            port,
             received: received.clone(),
             links: BTreeMap::new(),
             doors,
@@ -124,6 +149,10 @@ impl Peers {
         let (door, accepted) = mpsc::channel(1);
         let link = Link {
             me: self.me.clone(),
+            dialling: self
+                .security
+                .as_ref()
+                .map(|security| Dialling::new(security.clone(), &peer.name)),
             peer: peer.clone(),
             outgoing: to_send,
             accepted,
@@ -132,6 +161,16 @@ impl Peers {
         };
         self.tasks.spawn(link.run());
         Line { peer, outgoing, door }
+    }
+
+    /// What the members' port shows of itself.
+    pub fn port(&self) -> PortStatus {
+        let left = self.security.as_ref().map(Security::left);
+        PortStatus {
+            certificates: left.is_some(),
+            certificate_days_left: left.map(|left| left.as_secs() / DAY.as_secs()),
+            refused: self.port.refused(),
+        }
     }
 
     /// Sends `message` with this turn's others to `host`; to an unknown one it is lost.

@@ -3,7 +3,10 @@
 
 #[path = "../it/deadline.rs"]
 mod deadline;
+mod enrol;
+mod hostile;
 mod ledger;
 mod links;
 mod rig;
+mod secure;
 mod witness;

@@ -43,6 +43,7 @@ fn heard(name: &str, session: Option<SessionStatus>) -> Heard {
         pid: 7,
         uptime_ms: 1,
         deployment: "demo".to_owned(),
+        port: None,
         sessions: vec![session],
     });
     Heard {

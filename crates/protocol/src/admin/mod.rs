@@ -24,8 +24,8 @@ pub use route::{PostgresState, Route, RoutePostgres, RoutePromotion};
 pub use show::at_text;
 pub use status::{
     Alarm, AutomaticFailover, CopyProgress, DatumShown, ForcedShown, MemberKind, MemberStatus,
-    Members, MirrorStatus, Mirroring, MirroringState, Obstacle, OtherStatus, PositionShown,
-    PostgresStatus, PromotionShown, Protection, RecordShown, Role, SessionStatus,
+    Members, MirrorStatus, Mirroring, MirroringState, Obstacle, OtherStatus, PortStatus,
+    PositionShown, PostgresStatus, PromotionShown, Protection, RecordShown, Role, SessionStatus,
 };
 pub use words::Code;
 
@@ -101,6 +101,16 @@ pub enum Request {
         #[serde(default)]
         stop_postgres: bool,
     },
+}
+
+/// What somebody must be permitted to ask something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// Nothing changes.
+    Look,
+    /// To be told who serves, and to answer for the Front End's transactions.
+    Follow,
+    Change,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -219,6 +229,26 @@ impl Request {
             | Request::Learn { .. }
             | Request::Drained { .. }
             | Request::Shutdown { .. } => false,
+        }
+    }
+
+    /// What it takes to ask it.
+    pub fn right(&self) -> Right {
+        match self {
+            Request::Follow { .. } | Request::Drained { .. } => Right::Follow,
+            Request::Status { .. }
+            | Request::History { .. }
+            | Request::Failover { dry_run: true, .. }
+            | Request::ForceService { accept_data_loss: false, .. } => Right::Look,
+            Request::CreateSession { .. }
+            | Request::Failover { dry_run: false, .. }
+            | Request::ForceService { accept_data_loss: true, .. }
+            | Request::Suspend { .. }
+            | Request::Resume { .. }
+            | Request::ChangeWitness { .. }
+            | Request::ServeAlone { .. }
+            | Request::Learn { .. }
+            | Request::Shutdown { .. } => Right::Change,
         }
     }
 

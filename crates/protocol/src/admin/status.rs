@@ -1,6 +1,8 @@
 //! What a member shows of itself. Names carry their units; positions are spelled as PostgreSQL
 //! spells them, with the number of bytes beside.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A process and its part in each of its sessions.
@@ -13,7 +15,23 @@ pub struct MemberStatus {
     pub pid: u32,
     pub uptime_ms: u64,
     pub deployment: String,
+    /// Of where others connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortStatus>,
     pub sessions: Vec<SessionStatus>,
+}
+
+/// Where members, Front Ends and commands connect.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Every connection is TLS with certificates on both sides.
+    pub certificates: bool,
+    /// Of this process's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_days_left: Option<u64>,
+    /// Connections and requests that were refused since the start, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ pub enum Code {
     Unanswered,
     NotDesignated,
     FrontEnd,
+    NotPermitted,
 }
 
 impl Code {
@@ -37,6 +38,7 @@ impl Code {
             Code::Unanswered => "unanswered",
             Code::NotDesignated => "not_designated",
             Code::FrontEnd => "front_end",
+            Code::NotPermitted => "not_permitted",
         }
     }
 
@@ -84,6 +86,10 @@ impl Code {
             Code::FrontEnd => (
                 "this is a Front End: it has no part in the session",
                 Some("ask one of the pool's servers"),
+            ),
+            Code::NotPermitted => (
+                "the role in this certificate does not permit that",
+                Some("use an administrator's certificate: --trust DIR or BACKSTAY_TRUST"),
             ),
         }
     }
