@@ -64,7 +64,7 @@ impl Middle {
                 middle.port = principal.port;
                 None
             }
-            Target::PgBouncer => {
+            Target::PgBouncer | Target::Control => {
                 let config = middle.pgbouncer(principal, options)?;
                 Some((programs.pgbouncer.clone(), vec![config], As::Unprivileged))
             }
@@ -218,7 +218,7 @@ impl Middle {
             .and_then(|mut out| out.write_all(text.as_bytes()))
             .with_context(|| format!("write {}", file.display()))?;
         match self.target {
-            Target::PgBouncer | Target::HaProxy => process::give(file),
+            Target::PgBouncer | Target::Control | Target::HaProxy => process::give(file),
             Target::Direct | Target::Gateway(_) => Ok(()),
         }
     }

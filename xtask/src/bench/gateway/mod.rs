@@ -41,7 +41,7 @@ pub fn forwarding(arguments: &[&str]) -> Result<()> {
         haproxy: Default::default(),
         backstay: build(options.binary.as_deref())?,
     };
-    if wanted(&Target::PgBouncer) {
+    if wanted(&Target::PgBouncer) || wanted(&Target::Control) {
         programs.pgbouncer = packages::prepare("pgbouncer")?;
     }
     if wanted(&Target::HaProxy) {
@@ -102,7 +102,7 @@ fn measure_point(
     // Nothing stands between, or every client would take a connection of the server.
     let has_figure = |target: &Target| match target {
         Target::Direct | Target::HaProxy => !point.load.is_idle(),
-        Target::PgBouncer | Target::Gateway(_) => true,
+        Target::PgBouncer | Target::Control | Target::Gateway(_) => true,
     };
     let mut middles: Vec<&mut Middle> =
         middles.iter_mut().filter(|middle| has_figure(middle.target())).collect();

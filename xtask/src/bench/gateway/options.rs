@@ -13,8 +13,9 @@ use anyhow::{Context as _, Error, Result, bail};
 pub const USAGE: &str = "\
 usage: cargo xtask bench gateway [OPTION VALUE] ...
 
-  --targets LIST      direct,pgbouncer,haproxy,gateway; gateway=FILE measures another build of
-                      backstay beside it
+  --targets LIST      direct,pgbouncer,control,haproxy,gateway; gateway=FILE measures another
+                      build of backstay beside it. The control is a second PgBouncer: how far
+                      it lies from the first is what this machine's noise amounts to
   --points LIST       KIND:CLIENTS, of these kinds:
                         simple, prepared  SELECTs by primary key in either protocol
                         connect           the same (simple), each in a new connection
@@ -35,7 +36,7 @@ usage: cargo xtask bench gateway [OPTION VALUE] ...
 
 const POINTS: &str = "simple:1,simple:8,simple:32,prepared:1,prepared:8,prepared:32,connect:8,\
                       latency:1,idle:1000";
-const TARGETS: &str = "direct,pgbouncer,haproxy,gateway";
+const TARGETS: &str = "direct,pgbouncer,control,haproxy,gateway";
 
 /// What the clients do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +111,8 @@ impl FromStr for Point {
 pub enum Target {
     Direct,
     PgBouncer,
+    /// PgBouncer once more.
+    Control,
     HaProxy,
     /// Of the binary that is measured, or of another one.
     Gateway(Option<PathBuf>),
@@ -120,6 +123,7 @@ impl std::fmt::Display for Target {
         match self {
             Target::Direct => f.pad("direct"),
             Target::PgBouncer => f.pad("pgbouncer"),
+            Target::Control => f.pad("control"),
             Target::HaProxy => f.pad("haproxy"),
             Target::Gateway(None) => f.pad("gateway"),
             Target::Gateway(Some(file)) => f.pad(&format!("gateway={}", file.display())),
@@ -135,6 +139,7 @@ impl FromStr for Target {
             Some(("gateway", file)) => Ok(Target::Gateway(Some(PathBuf::from(file)))),
             None if text == "direct" => Ok(Target::Direct),
             None if text == "pgbouncer" => Ok(Target::PgBouncer),
+            None if text == "control" => Ok(Target::Control),
             None if text == "haproxy" => Ok(Target::HaProxy),
             None if text == "gateway" => Ok(Target::Gateway(None)),
             Some(_) | None => bail!("{text:?} is no target: choose from {TARGETS}, gateway=FILE"),

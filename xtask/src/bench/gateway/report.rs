@@ -55,12 +55,24 @@ impl Row {
         values().reduce(f64::min).zip(values().reduce(f64::max))
     }
 
-    /// This one's rate as a part of the other's.
-    fn ratio(&self, other: &Row) -> Option<f64> {
+    /// This one's figure as a part of the other's, round by round.
+    fn ratios(&self, other: &Row, figure: Figure) -> Vec<f64> {
         let rounds = self.samples.iter().zip(&other.samples);
-        let ratios: Vec<f64> =
-            rounds.filter_map(|(own, other)| Some(rate(own)? / rate(other)?)).collect();
+        rounds.filter_map(|(own, other)| Some(figure(own)? / figure(other)?)).collect()
+    }
+
+    fn ratio(&self, other: &Row, figure: Figure) -> Option<f64> {
+        let ratios = self.ratios(other, figure);
         (!ratios.is_empty()).then(|| median(&ratios, |ratio| *ratio))
+    }
+
+    /// By how much the ratio of two programs that are the same may differ from 1: two standard
+    /// errors of it over the rounds.
+    fn noise(&self, same: &Row, figure: Figure) -> Option<f64> {
+        let ratios = self.ratios(same, figure);
+        let count = ratios.len() as f64;
+        let squares: f64 = ratios.iter().map(|ratio| (ratio - 1.0).powi(2)).sum();
+        (ratios.len() > 1).then(|| 2.0 * (squares / count).sqrt() / count.sqrt())
     }
 }
 
@@ -83,7 +95,7 @@ impl Report {
              |---|---|---|---|---|---|---|---|---|---|",
         );
         for row in &self.rows {
-            let against = |target| self.find(row.point, &target).and_then(|it| row.ratio(it));
+            let against = |target| self.find(row.point, &target).and_then(|it| row.ratio(it, rate));
             let cells = [
                 row.point.to_string(),
                 row.target.to_string(),
@@ -119,7 +131,7 @@ impl Report {
 
     pub fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
-            let against = |target| self.find(row.point, &target).and_then(|it| row.ratio(it));
+            let against = |target| self.find(row.point, &target).and_then(|it| row.ratio(it, rate));
             let medians = Sample {
                 transactions_per_second: row.median(rate),
                 processor_us: row.median(|it| it.processor_us),
@@ -165,14 +177,23 @@ impl Report {
         match point.load {
             Load::Simple | Load::Prepared | Load::Connect => {
                 let Some(other) = self.find(point, &Target::PgBouncer) else { return missed };
-                if let Some(ratio) = gateway.ratio(other).filter(|ratio| *ratio < 1.0) {
-                    missed.push(format!("{point}: {ratio:.3} of PgBouncer's transactions"));
-                }
-                let cost = |row: &Row| row.median(|it| it.processor_us);
-                let costs = cost(gateway).zip(cost(other));
-                if let Some((own, others)) = costs.filter(|(own, others)| own > others) {
+                let control = self.find(point, &Target::Control);
+                let noise =
+                    |figure| control.and_then(|it| it.noise(other, figure)).unwrap_or_default();
+                let slack = noise(rate);
+                let slower = |ratio: &f64| *ratio < 1.0 - slack;
+                if let Some(ratio) = gateway.ratio(other, rate).filter(slower) {
                     missed.push(format!(
-                        "{point}: {own:.1} µs for a transaction, PgBouncer {others:.1} µs"
+                        "{point}: {ratio:.3} of PgBouncer's transactions, with a noise of {slack:.3}"
+                    ));
+                }
+                let cost: Figure = |it| it.processor_us;
+                let slack = noise(cost);
+                let dearer = |ratio: &f64| *ratio > 1.0 + slack;
+                if let Some(ratio) = gateway.ratio(other, cost).filter(dearer) {
+                    missed.push(format!(
+                        "{point}: {ratio:.3} of PgBouncer's processor time for a transaction, with \
+                         a noise of {slack:.3}"
                     ));
                 }
             }
@@ -204,7 +225,7 @@ fn cell<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Report, Row, Sample};
+    use super::{Report, Row, Sample, rate};
     use crate::bench::gateway::options::Target;
 
     fn row(point: &str, target: Target, samples: Vec<Sample>) -> Row {
@@ -228,7 +249,7 @@ mod tests {
     fn a_ratio_compares_runs_of_the_same_round() {
         let slow_then_fast = rates(Target::Direct, &[100.0, 1000.0, 1000.0], 0.0);
         let half = rates(Target::PgBouncer, &[50.0, 500.0, 400.0], 0.0);
-        assert_eq!(half.ratio(&slow_then_fast), Some(0.5));
+        assert_eq!(half.ratio(&slow_then_fast, rate), Some(0.5));
     }
 
     #[test]
@@ -239,8 +260,22 @@ mod tests {
         let slower = judged(vec![pgbouncer(), gateway(99.0, 14.0)]).expect("it is slower");
         assert!(slower.contains("1 of its goals") && slower.contains("0.990"), "{slower}");
         let dearer = judged(vec![pgbouncer(), gateway(101.0, 16.0)]).expect("it is dearer");
-        assert!(dearer.contains("16.0 µs for a transaction"), "{dearer}");
+        assert!(dearer.contains("1.067 of PgBouncer's processor time"), "{dearer}");
         assert_eq!(judged(vec![gateway(1.0, 99.0)]), None);
+    }
+
+    #[test]
+    fn what_a_second_pgbouncer_shows_as_well_is_noise() {
+        let rows = |gateway| {
+            vec![
+                rates(Target::PgBouncer, &[100.0; 4], 15.0),
+                rates(Target::Control, &[90.0, 110.0, 90.0, 110.0], 15.0),
+                rates(Target::Gateway(None), &[gateway; 4], 15.0),
+            ]
+        };
+        assert_eq!(judged(rows(91.0)), None);
+        let slower = judged(rows(89.0)).expect("it is slower");
+        assert!(slower.contains("0.890") && slower.contains("noise of 0.100"), "{slower}");
     }
 
     #[test]
