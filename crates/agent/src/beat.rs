@@ -51,6 +51,10 @@ impl Watchdog {
         Watchdog { beat, limit, heard: 0, looked: clock::now(), silent: Duration::ZERO }
     }
 
+    pub(crate) fn limit(&mut self, limit: Option<Duration>) {
+        self.limit = limit;
+    }
+
     /// Ends when the loop is silent for longer than the limit. May be dropped at any moment.
     pub(crate) async fn silence(&mut self) {
         let Some(limit) = self.limit else { return std::future::pending().await };

@@ -14,31 +14,30 @@ use std::time::Duration;
 use protocol::admin::MemberKind;
 use protocol::handshake::Introduction;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::beat::{Beat, Watchdog};
-use crate::config::{Address, Part, Process};
+use crate::clock;
+use crate::config::{Change, Process};
 use crate::error::Error;
-use crate::history::{History, Scribe};
+use crate::history::Scribe;
 use crate::ledger::{Found, Ledger, Opened};
+use crate::parts::Parts;
 use crate::peers::{Peers, Security};
 use crate::room::{Door, Told};
-use crate::rounds::{End, Inlets, Rounds, when};
-use crate::route::{Board, Post};
-use crate::seat::{Chance, Seat};
-use crate::{clock, rounds};
+use crate::rooms::{Done, Errand, Rooms};
+use crate::rounds::{End, Inlets, Rounds};
+use crate::route::Board;
 
 /// Messages and facts that the loop has not taken in yet.
 const QUEUE: usize = 4_096;
 const REQUESTS: usize = 64;
+const ERRANDS: usize = 256;
 /// Niceness of the loop's thread: ahead of PostgreSQL's work.
 const PRIORITY: i32 = -10;
 /// Entries of each history that stay in memory.
 const SERVER_HISTORY: usize = 500;
 const WITNESS_HISTORY: usize = 30;
-/// A loop that is silent for less may merely be starved.
-const LEAST_SILENCE: Duration = Duration::from_secs(3);
 /// What was logged last gets so long to be written before the process aborts.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -47,7 +46,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 pub(crate) struct House {
     process: Process,
     kind: MemberKind,
-    parts: Vec<Part>,
+    begin: Change,
+    doors: Vec<Option<Door>>,
     opened: Opened,
     listener: TcpListener,
     scribe: Scribe,
@@ -55,11 +55,12 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// Takes the state directory and the port.
+    /// Takes the state directory and the port, and opens the rooms of the first parts.
     pub(crate) fn open(
         process: &Process,
         kind: MemberKind,
-        parts: Vec<Part>,
+        begin: Change,
+        rooms: &mut Rooms,
     ) -> Result<House, Error> {
         let security = Security::of(process, kind)?;
         let opened = Ledger::open(&process.state_dir)?;
@@ -76,32 +77,29 @@ impl House {
             .map_err(|error| Error::Listen { address, error })?;
         let scribe = Scribe::start(&process.state_dir.join("history"))
             .map_err(|error| Error::Io { doing: "write the history", error })?;
+        let doors = rooms.open_all(&begin.wanted)?;
         let process = process.clone();
-        Ok(House { process, kind, parts, opened, listener, scribe, security })
+        Ok(House { process, kind, begin, doors, opened, listener, scribe, security })
     }
 
-    /// For a process without PostgreSQL.
-    pub(crate) fn no_doors(&self) -> Vec<Option<Door>> {
-        vec![None; self.parts.len()]
-    }
-
-    /// Runs the loop until `shutdown`, or until somebody asks for the end. `doors`: each seat's
-    /// PostgreSQL; `rooms`: their tasks, none of which may end.
+    /// Runs the loop until `shutdown`, or until somebody asks for the end.
     ///
     /// # Errors
     /// The ledger failed. PostgreSQL has been stopped.
     pub(crate) async fn run(
         self,
-        doors: Vec<Option<Door>>,
-        rooms: &mut JoinSet<()>,
+        rooms: &mut Rooms,
         facts: mpsc::Receiver<Told>,
+        changes: mpsc::Receiver<Change>,
         shutdown: impl Future<Output = End>,
     ) -> Result<End, Error> {
         let (to_end, end) = oneshot::channel();
         let (to_outcome, mut outcome) = oneshot::channel();
+        let (errands, mut asked) = mpsc::channel(ERRANDS);
+        let (to_loop, done) = mpsc::channel(ERRANDS);
         let beat = Arc::new(Beat::default());
-        let mut watchdog = Watchdog::new(Arc::clone(&beat), self.longest_silence(&doors));
-        let posts = Posts { doors: doors.clone(), facts, end, beat };
+        let mut watchdog = Watchdog::new(Arc::clone(&beat), rooms.longest_silence());
+        let posts = Posts { facts, changes, done, errands, end, beat };
         std::thread::Builder::new()
             .name("sessions".to_owned())
             .spawn(move || {
@@ -117,7 +115,7 @@ impl House {
                     Ok(Ok(end)) => return Ok(end),
                     Ok(Err(error)) => {
                         tracing::error!(%error, "PostgreSQL is stopped, the process ends");
-                        fence(doors).await;
+                        rooms.fence().await;
                         return Err(error);
                     }
                     // The sender is gone: the loop's thread has panicked.
@@ -126,22 +124,25 @@ impl House {
                 wanted = &mut shutdown, if to_end.is_some() => {
                     let _ = to_end.take().map(|to_end| to_end.send(wanted));
                 }
-                Some(_) = rooms.join_next() => break "a room of PostgreSQL ended",
+                Some(errand) = asked.recv() => {
+                    rooms.run_errand(errand);
+                    watchdog.limit(rooms.longest_silence());
+                }
+                done = rooms.next() => match done {
+                    Ok(done) => {
+                        watchdog.limit(rooms.longest_silence());
+                        // As many as there are errands fit in.
+                        let _ = to_loop.try_send(done);
+                    }
+                    Err(_) => break "a room of PostgreSQL ended",
+                },
                 () = watchdog.silence() => break "the loop hangs",
             }
         };
         tracing::error!(failure, "PostgreSQL is stopped, the process ends");
-        fence(doors).await;
+        rooms.fence().await;
         sleep(LAST_WORDS).await;
         std::process::abort();
-    }
-
-    /// How long the loop may be silent while it has PostgreSQL servers: the smallest lease of their
-    /// sessions, but long enough not to take a starved machine for a hung one. A loop that comes
-    /// back in between finds by itself that its lease is over.
-    fn longest_silence(&self, doors: &[Option<Door>]) -> Option<Duration> {
-        let here = self.parts.iter().zip(doors).filter(|(_, door)| door.is_some());
-        here.map(|(part, _)| part.timing.lease.max(LEAST_SILENCE)).min()
     }
 
     /// The body of the loop's thread. How it ends is told before anything else is cleared away;
@@ -170,8 +171,8 @@ impl House {
     }
 
     fn furnish(self, posts: Posts) -> Result<(Rounds, Inlets), Error> {
-        let Posts { doors, facts, end, beat } = posts;
-        let House { process, kind, parts, mut opened, listener, scribe, security } = self;
+        let Posts { facts, changes, done, errands, end, beat } = posts;
+        let House { process, kind, begin, doors, opened, listener, scribe, security } = self;
         let me = Introduction {
             deployment: process.deployment.clone(),
             host: process.name.clone(),
@@ -182,18 +183,20 @@ impl House {
             .map_err(|error| Error::Listen { address: process.listen, error })?;
         let (to_loop, received) = mpsc::channel(QUEUE);
         let (to_ask, requests) = mpsc::channel(REQUESTS);
-        let mut board = Board::default();
-        let posts: Vec<Option<Post>> =
-            parts.iter().zip(&doors).map(|(part, door)| board.add(part, door.as_ref())).collect();
-        let hosts = hosts(&process, &parts);
+        let board = Board::default();
         let routes = board.routes();
-        let peers = Peers::start(&me, listener, hosts, &to_loop, to_ask, routes, security);
+        let peers = Peers::start(&me, listener, Vec::new(), &to_loop, to_ask, routes, security);
+        let keep = match kind {
+            MemberKind::Server => SERVER_HISTORY,
+            MemberKind::Witness => WITNESS_HISTORY,
+        };
+        let history = process.state_dir.join("history");
         let mut rounds = Rounds {
             me,
             kind,
             state_dir: process.state_dir.clone(),
             started: clock::now(),
-            seats: Vec::new(),
+            seats: BTreeMap::new(),
             by_name: BTreeMap::new(),
             peers,
             board,
@@ -201,55 +204,27 @@ impl House {
             deadlines: BTreeSet::new(),
             next_request: 0,
             stepped: BTreeSet::new(),
+            parts: Parts::new(begin.clone(), opened.states, errands, history, keep, scribe),
             beat,
         };
-        let keep = match kind {
-            MemberKind::Server => SERVER_HISTORY,
-            MemberKind::Witness => WITNESS_HISTORY,
-        };
-        let dir = process.state_dir.join("history");
-        for ((part, door), post) in parts.into_iter().zip(doors).zip(posts) {
-            let stored = opened.states.remove(&part.pool);
-            let mut history = History::open(&dir, &part.pool, &process.name, keep, scribe.clone());
-            let term = stored.as_ref().and_then(session::Durable::record_id).unwrap_or_default();
-            history.process(when(), term.term, "the process started");
-            let chance = Chance { seed: random()?, identity: random()?, run: rounds.me.run };
-            let number = rounds.seats.len();
-            rounds.by_name.insert(part.pool.clone(), number);
-            let (mut seat, taken) =
-                Seat::start(part, stored, history, door, chance, rounds::when());
-            seat.post = post;
-            rounds.seats.push(seat);
-            rounds.taken(number, taken);
+        for (part, door) in begin.wanted.into_iter().zip(doors) {
+            let number = rounds.reserve_seat();
+            rounds.take_seat(number, part, door)?;
         }
+        rounds.arrange();
         let outcomes = opened.outcomes;
-        Ok((rounds, Inlets { received, facts, outcomes, requests, end }))
+        Ok((rounds, Inlets { received, facts, outcomes, requests, changes, done, end }))
     }
-}
-
-/// Every other process that has a part in a session here.
-fn hosts(process: &Process, parts: &[Part]) -> Vec<Address> {
-    let mut hosts = BTreeMap::new();
-    for address in parts.iter().flat_map(|part| part.members.values()) {
-        if address.name != process.name {
-            hosts.insert(address.name.clone(), address.clone());
-        }
-    }
-    hosts.into_values().collect()
 }
 
 /// What the loop shares with the rest of the process.
 struct Posts {
-    doors: Vec<Option<Door>>,
     facts: mpsc::Receiver<Told>,
+    changes: mpsc::Receiver<Change>,
+    done: mpsc::Receiver<Done>,
+    errands: mpsc::Sender<Errand>,
     end: oneshot::Receiver<End>,
     beat: Arc<Beat>,
-}
-
-/// Stops all PostgreSQL servers side by side.
-async fn fence(doors: Vec<Option<Door>>) {
-    let mut fences: JoinSet<()> = doors.into_iter().flatten().map(Door::fence).collect();
-    while fences.join_next().await.is_some() {}
 }
 
 /// Heartbeats go before PostgreSQL's work. Not permitted to everybody, and then left.
@@ -259,7 +234,7 @@ fn raise_priority() {
     }
 }
 
-fn random() -> Result<u64, Error> {
+pub(crate) fn random() -> Result<u64, Error> {
     let mut bytes = [0; 8];
     let mut filled = 0;
     while filled < bytes.len() {

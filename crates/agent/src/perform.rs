@@ -32,6 +32,15 @@ pub(crate) struct Taken {
 }
 
 impl Queue {
+    /// For a session that was here before, and whose last ticket was `ticket`.
+    pub(crate) fn after(ticket: u64) -> Queue {
+        Queue { ticket, ..Queue::default() }
+    }
+
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
     /// Takes in what a step has ordered.
     pub(crate) fn take_in(&mut self, outputs: Vec<Output>) -> Taken {
         let mut taken = Taken::default();

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::fence;
 use crate::postgres::create::Lock;
 use crate::postgres::drain::{Drain, Roll};
-use crate::postgres::{self, Condition, Database, Driver, Instance, OsUser, Upstream};
+use crate::postgres::{self, Condition, Configured, Database, Driver, Instance, OsUser, Upstream};
 
 const QUEUE: usize = 256;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +42,8 @@ pub(crate) enum Wanted {
     Start {
         driver: u64,
     },
+    /// The part has changed.
+    Configure(Box<config::Postgres>),
     /// Make the configured databases where they are missing.
     Databases,
     /// Make the Front Ends' role, or see that it is as it should be.
@@ -84,8 +86,7 @@ pub(crate) struct Room {
     instance: Arc<Instance>,
     /// Held as long as the process runs; `None` if the directories are not there yet.
     lock: Option<Arc<Lock>>,
-    partner: Upstream,
-    drain: Drain,
+    configured: watch::Sender<Configured>,
     databases: Vec<config::DatabaseEntry>,
     front_end_password_file: Option<PathBuf>,
     /// Exists while a pool is being created here.
@@ -118,8 +119,7 @@ impl Room {
             .ok_or_else(|| Error::Refused(format!("pool {} has no PostgreSQL here", part.pool)))?;
         let instance = Arc::new(instance(&part.pool, configured, server)?);
         let lock = lock(&instance)?;
-        let partner =
-            Upstream { host: configured.partner_host.clone(), port: configured.partner_port };
+        let partner = upstream(configured);
         let (to_room, wanted) = mpsc::channel(QUEUE);
         let (shown, condition) = watch::channel(Condition::default());
         let drain = Drain { roll: Roll::default(), patience: configured.drain };
@@ -133,10 +133,13 @@ impl Room {
         let room = Room {
             seat,
             owner,
+            configured: watch::Sender::new(Configured {
+                instance: Arc::clone(&instance),
+                partner,
+                drain,
+            }),
             instance,
             lock,
-            partner,
-            drain,
             databases: configured.databases.clone(),
             front_end_password_file: configured.front_end_password_file.clone(),
             creating: server.process.state_dir.join(format!("{}.creating", part.pool)),
@@ -157,6 +160,7 @@ impl Room {
         let mut running = Some(running);
         // What the loop has no room for yet: orders are heard meanwhile.
         let mut untold = None;
+        let facts = self.facts.clone();
         loop {
             tokio::select! {
                 biased;
@@ -165,7 +169,7 @@ impl Room {
                     Some(wanted) => self.serve(wanted, &mut running).await,
                 },
                 // A loop that has ended hears nothing any more.
-                place = self.facts.reserve(), if untold.is_some() => {
+                place = facts.reserve(), if untold.is_some() => {
                     if let (Ok(place), Some(told)) = (place, untold.take()) {
                         place.send(told);
                     }
@@ -186,7 +190,7 @@ impl Room {
         }
     }
 
-    async fn serve(&self, wanted: Wanted, running: &mut Option<Running>) {
+    async fn serve(&mut self, wanted: Wanted, running: &mut Option<Running>) {
         match wanted {
             Wanted::Perform(order) => {
                 let orders = running.as_ref().map(|running| &running.orders);
@@ -207,6 +211,7 @@ impl Room {
                 }
                 *running = Some(self.driver(driver));
             }
+            Wanted::Configure(changed) => self.configure(*changed),
             Wanted::Databases => self.furnish(Furniture::Databases(self.databases.clone())),
             Wanted::FrontEnd => {
                 if let Some(password_file) = self.front_end_password_file.clone() {
@@ -238,17 +243,42 @@ impl Room {
     fn driver(&self, number: u64) -> Running {
         let (orders, to_perform) = mpsc::channel(QUEUE);
         let (to_tell, facts) = mpsc::channel(QUEUE);
-        let instance = (*self.instance).clone();
-        let (lock, partner) = (self.lock.clone(), self.partner.clone());
-        let drain = self.drain.clone();
-        let driver = Driver::spawn(instance, lock, self.owner, to_perform, to_tell, partner, drain);
+        let (lock, configured) = (self.lock.clone(), self.configured.subscribe());
+        let driver = Driver::spawn(configured, lock, self.owner, to_perform, to_tell);
         let condition = driver.condition();
         Running { driver, number, orders, facts, condition }
     }
 
+    /// What has changed is handed on. Directories, port and locale stay as they are as long as this
+    /// process runs: other processes know them.
+    fn configure(&mut self, changed: config::Postgres) {
+        let mut instance = (*self.instance).clone();
+        let partner = upstream(&changed);
+        instance.partner_host = changed.partner.as_ref().map(|(host, _)| address_of(host));
+        instance.settings = changed.settings;
+        instance.client_access = changed.client_access;
+        instance.front_end = changed.front_end_password_file.is_some();
+        instance.slot_wal_keep = slot_wal_keep(changed.slot_wal_keep.as_deref());
+        self.instance = Arc::new(instance);
+        let instance = Arc::clone(&self.instance);
+        self.configured.send_modify(|configured| {
+            let roll = configured.drain.roll.clone();
+            let drain = Drain { roll, patience: changed.drain };
+            *configured = Configured { instance, partner, drain };
+        });
+        self.databases = changed.databases;
+        self.front_end_password_file = changed.front_end_password_file;
+        if self.shown.borrow().admitted.is_some() {
+            self.furnish(Furniture::Databases(self.databases.clone()));
+            if let Some(password_file) = self.front_end_password_file.clone() {
+                self.furnish(Furniture::FrontEnd { password_file });
+            }
+        }
+    }
+
     /// Data that an interrupted creation has left are taken; any others are refused.
     fn may_create(&self) -> Result<(), Refusal> {
-        let interrupted = self.owner == Partner::First && self.creating.exists();
+        let interrupted = self.creating.exists();
         if interrupted || is_empty(&self.instance.data_dir) {
             return Ok(());
         }
@@ -271,7 +301,8 @@ impl Room {
 
     /// The designated principal makes the data of a new pool; the other partner has none yet.
     async fn create(&self) -> Result<(), Refusal> {
-        if self.owner == Partner::Second {
+        let alone = self.configured.borrow().partner.is_none();
+        if self.owner == Partner::Second && !alone {
             return Ok(());
         }
         if self.creating.exists() && self.is_made() {
@@ -413,20 +444,26 @@ fn instance(
         listen: configured.listen.clone(),
         port: configured.port,
         os_user,
-        partner_host: address_of(&configured.partner_host),
+        partner_host: configured.partner.as_ref().map(|(host, _)| address_of(host)),
         secret_file: configured.secret_file.clone(),
         locale: configured.locale.clone(),
         settings: configured.settings.clone(),
         client_access: configured.client_access.clone(),
         front_end: configured.front_end_password_file.is_some(),
-        slot_wal_keep: configured
-            .slot_wal_keep
-            .clone()
-            .unwrap_or_else(|| Instance::DEFAULT_SLOT_WAL_KEEP.to_owned()),
+        slot_wal_keep: slot_wal_keep(configured.slot_wal_keep.as_deref()),
         probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
         probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,
         start_timeout: Instance::DEFAULT_START_TIMEOUT,
     })
+}
+
+fn slot_wal_keep(configured: Option<&str>) -> String {
+    configured.unwrap_or(Instance::DEFAULT_SLOT_WAL_KEEP).to_owned()
+}
+
+fn upstream(configured: &config::Postgres) -> Option<Upstream> {
+    let (host, port) = configured.partner.clone()?;
+    Some(Upstream { host, port })
 }
 
 /// The configured user; else `postgres` for root, and whoever this process runs as for others.
@@ -580,13 +617,14 @@ mod tests {
             instance: Arc::clone(&instance),
             lock: lock.clone(),
         };
+        let configured =
+            Configured { instance: Arc::clone(&instance), partner: None, drain: Drain::default() };
         let room = Room {
             seat: 0,
             owner: Partner::First,
             instance,
             lock,
-            partner: Upstream { host: "127.0.0.1".to_owned(), port: 1 },
-            drain: Drain::default(),
+            configured: watch::Sender::new(configured),
             databases: Vec::new(),
             front_end_password_file: None,
             creating: stage.instance.files_dir.join("creating"),

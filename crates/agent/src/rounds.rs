@@ -19,12 +19,15 @@ use tokio::time::sleep;
 use crate::admin::{self, Course};
 use crate::beat::{self, Beat};
 use crate::clock;
+use crate::config::Change;
 use crate::error::Error;
 use crate::history::When;
 use crate::ledger::{Ledger, Outcome};
+use crate::parts::Parts;
 use crate::peers::{self, Peers, Received};
 use crate::perform::Taken;
 use crate::room::{Told, Wanted};
+use crate::rooms::Done;
 use crate::route::Board;
 use crate::seat::{Asked, Seat};
 use crate::{route, status};
@@ -52,6 +55,10 @@ pub(crate) struct Inlets {
     pub facts: mpsc::Receiver<Told>,
     pub outcomes: mpsc::Receiver<Outcome>,
     pub requests: mpsc::Receiver<peers::Request>,
+    /// What the configuration has become.
+    pub changes: mpsc::Receiver<Change>,
+    /// Errands that are done.
+    pub done: mpsc::Receiver<Done>,
     pub end: oneshot::Receiver<End>,
 }
 
@@ -69,6 +76,8 @@ enum Event {
     Flushed(Outcome),
     Asked(peers::Request),
     Created(Created),
+    Changed(Change),
+    Done(Done),
     Due,
     End(End),
 }
@@ -79,7 +88,7 @@ pub(crate) struct Rounds {
     pub kind: MemberKind,
     pub state_dir: PathBuf,
     pub started: Instant,
-    pub seats: Vec<Seat>,
+    pub seats: BTreeMap<usize, Seat>,
     pub by_name: BTreeMap<String, usize>,
     pub peers: Peers,
     pub board: Board,
@@ -88,6 +97,7 @@ pub(crate) struct Rounds {
     pub next_request: u64,
     /// The seats whose followers are to be told of this turn.
     pub stepped: BTreeSet<usize>,
+    pub parts: Parts,
     pub beat: Arc<Beat>,
 }
 
@@ -111,6 +121,7 @@ impl Rounds {
                 }
             }
             self.pass_time();
+            self.arrange_if_due();
             self.post();
             self.peers.flush();
         }
@@ -127,6 +138,8 @@ impl Rounds {
             Some(received) = inlets.received.recv() => Event::Received(received),
             Some(created) = created.recv() => Event::Created(created),
             Some(request) = inlets.requests.recv() => Event::Asked(request),
+            Some(change) = inlets.changes.recv() => Event::Changed(change),
+            Some(done) = inlets.done.recv() => Event::Done(done),
             () = sleep(due) => Event::Due,
         }
     }
@@ -139,8 +152,8 @@ impl Rounds {
         match event {
             Event::Received(received) => self.received(received),
             Event::Told(Told { seat, driver, fact }) => {
-                if self.seats[seat].driver == driver {
-                    let session = &self.seats[seat].part.pool;
+                if let Some(place) = self.seats.get(&seat).filter(|seat| seat.driver == driver) {
+                    let session = &place.part.pool;
                     if !matches!(fact, Fact::MirrorSeen(_) | Fact::PositionSeen { .. }) {
                         tracing::debug!(session, ?fact, "fact");
                     }
@@ -155,6 +168,8 @@ impl Rounds {
             }
             Event::Asked(request) => self.asked(request, to_created),
             Event::Created(created) => self.created(created),
+            Event::Changed(change) => self.change(change),
+            Event::Done(done) => self.errand_done(done),
             Event::Due => {}
             Event::End(end) => return Ok(Some(end)),
         }
@@ -164,9 +179,8 @@ impl Rounds {
     fn received(&mut self, received: Received) {
         let Received { host, session, message } = received;
         let Some(&seat) = self.by_name.get(&session) else { return };
-        let part = &self.seats[seat].part;
         // A host speaks for itself only.
-        if part.members.get(&message.from).is_none_or(|address| address.name != host) {
+        if self.seats[&seat].address(message.from).is_none_or(|address| address.name != host) {
             tracing::debug!(host, session, "a message in another member's name is ignored");
             return;
         }
@@ -181,11 +195,12 @@ impl Rounds {
         for crate::ledger::Flushed { session, ticket } in flushed {
             let Some(&seat) = self.by_name.get(&session) else { continue };
             self.stepped.insert(seat);
-            let ready = self.seats[seat].queue.durable(ticket);
+            let Some(place) = self.seats.get_mut(&seat) else { continue };
+            let ready = place.queue.durable(ticket);
             for output in ready {
                 self.perform(seat, output);
             }
-            let seat = &mut self.seats[seat];
+            let Some(seat) = self.seats.get_mut(&seat) else { continue };
             if seat.creating && seat.is_created() && seat.queue.is_empty() {
                 seat.creating = false;
                 let mark = self.state_dir.join(format!("{session}.creating"));
@@ -194,8 +209,9 @@ impl Rounds {
         }
     }
 
-    fn step(&mut self, seat: usize, input: Input) {
-        let taken = self.seats[seat].step(clock::now(), input);
+    pub(crate) fn step(&mut self, seat: usize, input: Input) {
+        let Some(place) = self.seats.get_mut(&seat) else { return };
+        let taken = place.step(clock::now(), input);
         self.taken(seat, taken);
     }
 
@@ -203,18 +219,18 @@ impl Rounds {
     pub(crate) fn taken(&mut self, seat: usize, taken: Taken) {
         self.stepped.insert(seat);
         if let Some((ticket, durable)) = taken.persist {
-            let session = &self.seats[seat].part.pool;
+            let session = &self.seats[&seat].part.pool;
             self.ledger.persist(session, ticket, &durable);
         }
         for output in taken.ready {
             self.perform(seat, output);
         }
-        let deadline = self.seats[seat].session.deadline();
+        let deadline = self.seats[&seat].session.deadline();
         self.wake(seat, deadline);
     }
 
     fn wake(&mut self, seat: usize, deadline: Option<Instant>) {
-        let place = &mut self.seats[seat].deadline;
+        let Some(place) = self.seats.get_mut(&seat).map(|seat| &mut seat.deadline) else { return };
         if *place == deadline {
             return;
         }
@@ -237,7 +253,7 @@ impl Rounds {
             .collect();
         for seat in due {
             self.step(seat, Input::TimePassed);
-            if self.seats[seat].deadline.is_some_and(|deadline| deadline <= now) {
+            if self.seats[&seat].deadline.is_some_and(|deadline| deadline <= now) {
                 self.wake(seat, Some(now.after(BREATH)));
             }
         }
@@ -247,7 +263,9 @@ impl Rounds {
     fn post(&mut self) {
         let now = clock::now();
         while let Some(seat) = self.stepped.pop_first() {
-            route::post(&self.seats[seat], now);
+            if let Some(seat) = self.seats.get(&seat) {
+                route::post(seat, now);
+            }
         }
     }
 
@@ -255,12 +273,13 @@ impl Rounds {
         match output {
             Output::Persist(_) => unreachable!("the queue keeps them"),
             Output::Send(message) => {
-                let Seat { part, .. } = &self.seats[seat];
+                let place = &self.seats[&seat];
+                let part = &place.part;
                 if !is_heartbeat(&message) {
                     let (session, to) = (&part.pool, part.name_of(message.to));
                     tracing::debug!(session, to, body = ?message.body, "says");
                 }
-                match part.members.get(&message.to) {
+                match place.address(message.to) {
                     Some(address) => self.peers.send(&address.name, &part.pool, &message),
                     None => {
                         tracing::debug!(session = part.pool, to = ?message.to, "unknown member")
@@ -269,20 +288,24 @@ impl Rounds {
             }
             Output::Postgres(order) => self.order(seat, order),
             Output::Answer { request, answer } => {
-                let place = &mut self.seats[seat];
+                let Some(place) = self.seats.get_mut(&seat) else { return };
                 if let Some(Asked { answer: to, done, begun }) = place.asked.remove(&request) {
                     let _ = to.send(admin::answered(place, answer, done, begun));
                 }
             }
-            Output::Tell(event) => self.seats[seat].tell(when(), event),
+            Output::Tell(event) => {
+                if let Some(place) = self.seats.get_mut(&seat) {
+                    place.tell(when(), event);
+                }
+            }
             Output::Rejected(rejection) => {
-                tracing::trace!(session = self.seats[seat].part.pool, ?rejection, "rejected");
+                tracing::trace!(session = self.seats[&seat].part.pool, ?rejection, "rejected");
             }
         }
     }
 
     fn order(&mut self, seat: usize, order: session::Order) {
-        let place = &self.seats[seat];
+        let place = &self.seats[&seat];
         let Some(door) = &place.door else {
             tracing::error!(session = place.part.pool, ?order, "a witness has no PostgreSQL");
             return;
@@ -318,13 +341,13 @@ impl Rounds {
             let _ = answer.send(Response::Status(self.status(seat)));
             return;
         };
-        match admin::course(&self.seats[seat], clock::now(), &what) {
+        match admin::course(&self.seats[&seat], clock::now(), &what) {
             Course::Answer(response) => {
                 let _ = answer.send(response);
             }
             Course::Create => self.create(seat, answer, to_created),
             Course::Ask { what, done, begun } => {
-                let place = &mut self.seats[seat];
+                let Some(place) = self.seats.get_mut(&seat) else { return };
                 place.asked.retain(|_, asked| !asked.answer.is_closed());
                 if place.asked.len() >= UNANSWERED {
                     let _ = answer.send(Code::TooBusy.refusal(None).into());
@@ -345,7 +368,7 @@ impl Rounds {
         answer: oneshot::Sender<Response>,
         to_created: &mpsc::Sender<Created>,
     ) {
-        let place = &mut self.seats[seat];
+        let Some(place) = self.seats.get_mut(&seat) else { return };
         place.creating = true;
         let Some(door) = &place.door else {
             self.created(Created { seat, result: Ok(()), answer });
@@ -365,7 +388,10 @@ impl Rounds {
 
     fn created(&mut self, created: Created) {
         let Created { seat, result, answer } = created;
-        let place = &mut self.seats[seat];
+        let Some(place) = self.seats.get_mut(&seat) else {
+            let _ = answer.send(Code::UnknownPool.refusal(None).into());
+            return;
+        };
         let response = match result {
             Ok(()) => {
                 // What the driver of before has told is void, and so it is told again.
@@ -376,11 +402,11 @@ impl Rounds {
                 }
                 let taken = place.create(clock::now());
                 self.taken(seat, taken);
-                tracing::info!(session = self.seats[seat].part.pool, "session is created");
+                tracing::info!(session = self.seats[&seat].part.pool, "session is created");
                 Response::Done { sentence: "the session is created".to_owned() }
             }
             Err(refusal) => {
-                self.seats[seat].creating = false;
+                place.creating = false;
                 refusal.into()
             }
         };
@@ -401,8 +427,7 @@ impl Rounds {
             sessions: self
                 .seats
                 .iter()
-                .enumerate()
-                .filter(|(number, _)| wanted(*number))
+                .filter(|(number, _)| wanted(**number))
                 .map(|(_, seat)| status::of(seat, now))
                 .collect(),
         }

@@ -12,7 +12,7 @@ use session::{
 };
 use tokio::sync::oneshot;
 
-use crate::config::Part;
+use crate::config::{Address, Part};
 use crate::history::{History, When};
 use crate::perform::{Queue, Taken};
 use crate::room::Door;
@@ -27,9 +27,26 @@ pub(crate) struct Asked {
     pub begun: &'static str,
 }
 
+/// What this process knows of a session in which it takes part.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub durable: Durable,
+    /// The last ticket under which its state was written down by this process.
+    pub ticket: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub part: Part,
+    /// The part as its PostgreSQL was opened with: what cannot change meanwhile is this one's.
+    pub opened: Part,
+    /// Members that the part named before, as long as the session still names them.
+    pub former: BTreeMap<Member, Address>,
+    pub former_until: Instant,
+    /// When the part last changed, on the wall clock.
+    pub changed_ms: u64,
+    /// It was asked to hand over because its part is to end; that is done once.
+    pub handed_over: bool,
     pub session: Session,
     pub queue: Queue,
     pub history: History,
@@ -65,19 +82,31 @@ impl Seat {
     /// The member starts with what the ledger held, or with nothing.
     pub(crate) fn start(
         part: Part,
-        stored: Option<Durable>,
+        stored: Option<Stored>,
         history: History,
         door: Option<Door>,
         chance: Chance,
         when: When,
     ) -> (Seat, Taken) {
-        let durable = stored.unwrap_or_else(|| Durable::lost(Identity(chance.identity)));
+        let lost = || Stored { durable: Durable::lost(Identity(chance.identity)), ticket: 0 };
+        let Stored { durable, ticket } = stored.unwrap_or_else(lost);
         let config = config(&part, chance);
-        let (session, outputs) = Session::start(when.now, config, durable);
-        let mut queue = Queue::default();
+        // What was here before may not be on disk yet.
+        let mut outputs = match ticket {
+            0 => Vec::new(),
+            _ => vec![Output::Persist(Box::new(durable.clone()))],
+        };
+        let (session, ordered) = Session::start(when.now, config, durable);
+        outputs.extend(ordered);
+        let mut queue = Queue::after(ticket);
         let taken = queue.take_in(outputs);
         let seat = Seat {
+            opened: part.clone(),
             part,
+            former: BTreeMap::new(),
+            former_until: when.now,
+            changed_ms: when.wall_ms,
+            handed_over: false,
             session,
             queue,
             history,
@@ -115,10 +144,15 @@ impl Seat {
     pub(crate) fn create(&mut self, now: Instant) -> Taken {
         assert!(self.session.durable().record.is_none(), "a record is never replaced");
         let identity = self.session.durable().identity;
-        let record = Record::genesis(Partner::First, self.part.witness);
+        let record = match (self.part.me, self.part.is_alone()) {
+            (Member::Partner(me), true) => Record::genesis_of_one(me),
+            (Member::Partner(_) | Member::Witness(_), _) => {
+                Record::genesis(Partner::First, self.part.witness)
+            }
+        };
         let data = match self.part.me {
             Member::Partner(partner) => {
-                Some(Data { valid: partner == Partner::First, ..Data::default() })
+                Some(Data { valid: partner == record.principal, ..Data::default() })
             }
             Member::Witness(_) => None,
         };
@@ -189,6 +223,11 @@ impl Seat {
         view.others.iter().find(|seen| seen.member == other).and_then(|seen| seen.heard)
     }
 
+    /// Where `member` is.
+    pub(crate) fn address(&self, member: Member) -> Option<&Address> {
+        self.part.members.get(&member).or_else(|| self.former.get(&member))
+    }
+
     /// Whether this pool has a session here.
     pub(crate) fn is_created(&self) -> bool {
         self.session.durable().record.is_some()
@@ -200,7 +239,7 @@ fn config(part: &Part, chance: Chance) -> session::Config {
     session::Config {
         me: part.me,
         witness: part.witness,
-        wanted: None,
+        wanted: part.wanted(),
         timing: part.timing,
         seed,
         run,

@@ -19,6 +19,8 @@ use crate::seat::Seat;
 /// From the decision to the first write, as measured on a small machine.
 const PROMOTION: Duration = Duration::from_millis(300);
 
+mod waiting;
+
 /// One session as its member sees it.
 pub(crate) fn of(seat: &Seat, now: Instant) -> SessionStatus {
     let view = seat.session.view(now);
@@ -27,6 +29,7 @@ pub(crate) fn of(seat: &Seat, now: Instant) -> SessionStatus {
     let term = view.record.map_or(0, |record| record.id.term.0);
     let mut alarms = alarms(seat, &view);
     alarms.extend(condition.as_ref().and_then(full_volume));
+    alarms.extend(waiting::notices(seat, &view, condition.as_ref()));
     SessionStatus {
         pool: part.pool.clone(),
         member: part.my_name(),

@@ -4,11 +4,11 @@ use std::future::Future;
 
 use protocol::admin::MemberKind;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
-use crate::config::Witness;
+use crate::config::{Change, Witness};
 use crate::error::Error;
 use crate::house::House;
+use crate::rooms::Rooms;
 use crate::rounds::End;
 
 /// Runs until `shutdown`, or until an administrator asks for the end.
@@ -16,15 +16,27 @@ use crate::rounds::End;
 /// # Errors
 /// It cannot start, or its state directory takes no writes any more.
 pub async fn run(config: Witness, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    let house = House::open(&config.process, MemberKind::Witness, config.pools)?;
-    let doors = house.no_doors();
-    // A witness has no PostgreSQL: the sender lives, and nobody uses it.
-    let (_facts, told) = mpsc::channel(1);
+    let (_unchanged, changes) = mpsc::channel(1);
+    run_with(config, changes, shutdown).await
+}
+
+/// As `run`; its parts become those of each of `changes`.
+///
+/// # Errors
+/// As `run`.
+pub async fn run_with(
+    config: Witness,
+    changes: mpsc::Receiver<Change>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    // A witness has no PostgreSQL: nobody tells facts.
+    let (mut rooms, told) = Rooms::new(None);
+    let house = House::open(&config.process, MemberKind::Witness, config.change(), &mut rooms)?;
     let shutdown = async {
         shutdown.await;
         End::Agent
     };
-    house.run(doors, &mut JoinSet::new(), told, shutdown).await?;
+    house.run(&mut rooms, told, changes, shutdown).await?;
     tracing::info!("the witness ends");
     Ok(())
 }

@@ -37,6 +37,7 @@ mod heartbeat;
 mod input;
 mod invariant;
 mod lease;
+mod leave;
 mod membership;
 mod message;
 mod mirror;
@@ -62,6 +63,7 @@ mod vote;
 pub use durable::{Data, Durable, Other, Suspension};
 pub use input::{Ailment, Fact, Found, Input, MirrorSeen, Request, Touch, Wanted};
 pub use invariant::check_durable;
+pub use leave::Leave;
 pub use message::{Body, Level, Message, Reach, Refusal, Report, Stamp, Verdict};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;

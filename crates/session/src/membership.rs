@@ -1,6 +1,7 @@
 //! R12: the witness is added, replaced or removed while the session runs, by two records of the
 //! serving principal. Between them every quorum must hold in the old set and in the new one.
 
+use crate::message::Body;
 use crate::mutant::Mutant;
 use crate::output::{Answer, Cause, Why};
 use crate::principal::Step;
@@ -51,8 +52,12 @@ impl Session {
         let Some(partner) = self.other_partner().map(Member::Partner) else { return };
         let witness = new.is_none_or(|id| reign.accepted.contains(&Member::Witness(id)));
         if witness && reign.accepted.contains(&partner) {
+            let former = self.others();
             let next = record.revised(|next| next.members = Members::Settled(new));
             self.write_record(turn, next, Cause::WitnessChanged);
+            for member in former.into_iter().filter(|member| !next.members.contains(*member)) {
+                self.send(turn, member, Body::Proposed);
+            }
         }
     }
 }

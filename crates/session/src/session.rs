@@ -48,6 +48,7 @@ pub struct Session {
     pub(crate) live: BTreeMap<Member, Live>,
     /// The lease that this member gave last.
     pub(crate) given: Option<Given>,
+    pub(crate) started: Instant,
     /// How long a lease that is given is held: never less than any that this run was told of.
     pub(crate) longest_given: core::time::Duration,
     /// The furthest position that a principal has told to be on both disks.
@@ -115,6 +116,7 @@ impl Session {
                 .fold(durable.promise, Term::max),
             live: BTreeMap::new(),
             given: None,
+            started: now,
             longest_given: config.timing.lease_given(),
             protected: None,
             learn_from_principal: false,

@@ -37,6 +37,7 @@ pub(super) fn server(file: ServerFile) -> Result<Server, ConfigError> {
         pg_bin_dir: file.pg_bin_dir.or_else(pg_bin_of_environment),
         stop_postgres: file.stop_postgres,
         pools,
+        retired: file.retired,
     })
 }
 
@@ -53,7 +54,7 @@ pub(super) fn witness(file: WitnessFile) -> Result<Witness, ConfigError> {
     across_pools(&file.name, &pools, file.pools.iter().map(|pool| &pool.name), &mut mistakes);
     finish(&file.name, mistakes)?;
     let process = process.expect("an address that is not understood is a mistake");
-    Ok(Witness { process, pools })
+    Ok(Witness { process, pools, retired: file.retired })
 }
 
 fn finish(process: &str, mistakes: Mistakes) -> Result<(), ConfigError> {
@@ -114,10 +115,12 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         mistakes.push(format!("a client_access line of pool {pool_name} has a line break in it"));
     }
     let members = members(pool, mistakes);
-    let partner = if pool.first.name == file.name {
-        Partner::First
-    } else if pool.second.name == file.name {
-        Partner::Second
+    let called = |partner: &&PartnerAddress| partner.name == file.name;
+    let (first, second) = (pool.first.as_ref(), pool.second.as_ref());
+    let (partner, own, other) = if let Some(own) = first.filter(called) {
+        (Partner::First, own, second)
+    } else if let Some(own) = second.filter(called) {
+        (Partner::Second, own, first)
     } else {
         mistakes.push(format!(
             "pool {pool_name} has no partner here: neither first nor second is called \
@@ -126,10 +129,12 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         ));
         return None;
     };
-    let (own, other) = match partner {
-        Partner::First => (&pool.first, &pool.second),
-        Partner::Second => (&pool.second, &pool.first),
-    };
+    if other.is_none() && pool.witness.is_some() {
+        mistakes.push(format!(
+            "pool {pool_name} has one server and a witness: remove the witness, or name the other \
+             server"
+        ));
+    }
     let postgres = Postgres {
         data_dir: pool.data_dir.clone(),
         files_dir: pool.files_dir.clone(),
@@ -137,8 +142,7 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         secret_file: pool.secret_file.clone().unwrap_or_else(|| pool.files_dir.join("secret")),
         listen: pool.postgres_listen.clone(),
         port: own.postgres_port,
-        partner_host: other.host.clone(),
-        partner_port: other.postgres_port,
+        partner: other.map(|other| (other.host.clone(), other.postgres_port)),
         locale: pool.locale.clone(),
         slot_wal_keep: pool.slot_wal_keep.clone(),
         settings: pool.settings.clone(),
@@ -153,6 +157,7 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         timing: timing(pool_name, &pool.profile, &pool.times, mistakes),
         members,
         witness: pool.witness.as_ref().map(|witness| WitnessId::named(&witness.name)),
+        converge: pool.converge,
         postgres: Some(postgres),
     })
 }
@@ -173,6 +178,7 @@ fn witness_pool(file: &WitnessFile, pool: &WitnessPool, mistakes: &mut Mistakes)
         timing: timing(&pool.name, &pool.profile, &pool.times, mistakes),
         members,
         witness: Some(id),
+        converge: false,
         postgres: None,
     }
 }
@@ -183,10 +189,11 @@ fn members(pool: &ServerPool, mistakes: &mut Mistakes) -> BTreeMap<Member, Addre
         host: partner.host.clone(),
         port: partner.port,
     };
-    let mut members = BTreeMap::from([
-        (Member::FIRST, partner(&pool.first)),
-        (Member::SECOND, partner(&pool.second)),
-    ]);
+    let partners = [(Member::FIRST, &pool.first), (Member::SECOND, &pool.second)];
+    let mut members: BTreeMap<Member, Address> = partners
+        .into_iter()
+        .filter_map(|(member, address)| Some((member, partner(address.as_ref()?))))
+        .collect();
     for witness in pool.witness.iter().chain(&pool.spare_witnesses) {
         let member = Member::Witness(WitnessId::named(&witness.name));
         if members.insert(member, address(witness)).is_some() {
@@ -270,7 +277,8 @@ fn directories(file: &ServerFile, mistakes: &mut Mistakes) {
                 ));
             }
         }
-        let own = if pool.first.name == file.name { &pool.first } else { &pool.second };
+        let mut partners = pool.first.iter().chain(&pool.second);
+        let Some(own) = partners.find(|partner| partner.name == file.name) else { continue };
         if let Some(other) = ports.insert(own.postgres_port, &pool.name) {
             mistakes.push(format!(
                 "pools {other} and {} both give this server's PostgreSQL port {}: choose another",
@@ -383,7 +391,10 @@ mod tests {
         assert_eq!(part.partner_named("be2"), Some(Partner::Second));
         assert_eq!(part.timing.heartbeat, Duration::from_millis(200));
         let postgres = part.postgres.as_ref().unwrap();
-        assert_eq!((postgres.port, postgres.partner_port), (5432, 5433));
+        assert_eq!(
+            (postgres.port, &postgres.partner),
+            (5432, &Some(("10.0.0.2".to_owned(), 5433)))
+        );
     }
 
     #[test]
@@ -409,6 +420,16 @@ mod tests {
               - profile = "quick" of pool pool 01 is unknown: choose fast, standard or tolerant
               - the times of pool pool 01 do not fit together: the detection time must be at least the lease and 10 % more
               - files_dir is inside of data_dir of pool pool 01: a fresh copy would replace it; choose a place outside"#]].assert_eq(&load(&bad).unwrap_err());
+    }
+
+    #[test]
+    fn a_pool_may_have_one_server_and_then_has_no_witness() {
+        let one = GOOD.replace("second = {", "# {");
+        let error = load(&one).unwrap_err();
+        assert!(error.contains("has one server and a witness"), "{error}");
+        let one = one.replace("witness = {", "# {");
+        let part = &load(&one).unwrap().pools[0];
+        assert_eq!((part.is_alone(), part.wanted()), (true, Some(session::Wanted::Alone)));
     }
 
     #[test]

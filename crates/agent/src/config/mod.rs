@@ -1,18 +1,18 @@
-//! The configuration of a process, read once at its start.
+//! The configuration of a process.
 //!
 //! The raw form (`raw`) is what is written; it is checked as a whole, so that all mistakes are told
 //! at once, each with what to do. What comes out here is valid: every name is known, every address
-//! has one owner, the times keep the lease rule. No part of the file is read again later.
+//! has one owner, the times keep the lease rule. A file is read again only when somebody asks for it.
 
 mod check;
 mod raw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use session::{Member, Partner, Timing, WitnessId};
+use session::{Member, Partner, Timing, Wanted, WitnessId};
 
 pub use raw::{
     DatabaseEntry, MemberAddress, PartnerAddress, ServerFile, ServerPool, Times, WitnessFile,
@@ -20,7 +20,7 @@ pub use raw::{
 };
 
 /// What every process has: a server as well as a witness.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Process {
     pub name: String,
     pub deployment: String,
@@ -37,6 +37,7 @@ pub struct Server {
     pub pg_bin_dir: Option<PathBuf>,
     pub stop_postgres: bool,
     pub pools: Vec<Part>,
+    pub retired: BTreeSet<String>,
 }
 
 /// `backstay witness`.
@@ -44,10 +45,19 @@ pub struct Server {
 pub struct Witness {
     pub process: Process,
     pub pools: Vec<Part>,
+    pub retired: BTreeSet<String>,
+}
+
+/// The parts that a process is to have from now on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Change {
+    pub wanted: Vec<Part>,
+    /// Pools that are left at once, whoever serves them.
+    pub retired: BTreeSet<String>,
 }
 
 /// This process's part in one pool's session.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     pub pool: String,
     pub me: Member,
@@ -56,6 +66,8 @@ pub struct Part {
     pub members: BTreeMap<Member, Address>,
     /// The witness that the session is created with.
     pub witness: Option<WitnessId>,
+    /// The session is to become what this part says.
+    pub converge: bool,
     /// A partner's own PostgreSQL.
     pub postgres: Option<Postgres>,
 }
@@ -69,7 +81,7 @@ pub struct Address {
 }
 
 /// A partner's PostgreSQL, as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Postgres {
     pub data_dir: PathBuf,
     pub files_dir: PathBuf,
@@ -77,9 +89,8 @@ pub struct Postgres {
     pub secret_file: PathBuf,
     pub listen: String,
     pub port: u16,
-    /// The other partner's PostgreSQL.
-    pub partner_host: String,
-    pub partner_port: u16,
+    /// The other partner's PostgreSQL: host and port.
+    pub partner: Option<(String, u16)>,
     pub locale: Option<String>,
     pub slot_wal_keep: Option<String>,
     pub settings: BTreeMap<String, String>,
@@ -134,7 +145,50 @@ impl TryFrom<WitnessFile> for Witness {
     }
 }
 
+impl Server {
+    pub fn change(&self) -> Change {
+        Change { wanted: self.pools.clone(), retired: self.retired.clone() }
+    }
+
+    /// What a running process cannot take over from `changed`, as a sentence.
+    pub fn fixed_for(&self, changed: &Server) -> Option<&'static str> {
+        let same = self.process == changed.process
+            && (&self.os_user, &self.pg_bin_dir) == (&changed.os_user, &changed.pg_bin_dir);
+        (!same).then_some(FIXED)
+    }
+}
+
+impl Witness {
+    pub fn change(&self) -> Change {
+        Change { wanted: self.pools.clone(), retired: self.retired.clone() }
+    }
+
+    /// As for a server.
+    pub fn fixed_for(&self, changed: &Witness) -> Option<&'static str> {
+        (self.process != changed.process).then_some(FIXED)
+    }
+}
+
+const FIXED: &str = "name, deployment, listen, state_dir, os_user and pg_bin_dir cannot change while \
+                     the process runs: restart it for that";
+
 impl Part {
+    /// No other partner is named: the pool has one server.
+    pub fn is_alone(&self) -> bool {
+        match self.me {
+            Member::Partner(me) => !self.members.contains_key(&Member::Partner(me.other())),
+            Member::Witness(_) => false,
+        }
+    }
+
+    /// What the session is to become when it is served here.
+    pub fn wanted(&self) -> Option<Wanted> {
+        if self.is_alone() {
+            return Some(Wanted::Alone);
+        }
+        self.converge.then_some(Wanted::Pair { witness: self.witness })
+    }
+
     /// The name of the process that is `member`; a number if it is not configured.
     pub fn name_of(&self, member: Member) -> String {
         match (self.members.get(&member), member) {

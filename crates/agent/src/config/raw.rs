@@ -1,7 +1,7 @@
 //! The configuration as it is written: one TOML file per process. Unknown fields are refused.
 //! Also written by the demo, hence `Serialize`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,10 @@ pub struct ServerFile {
     /// Where `postgres` is. If absent, `BACKSTAY_PG_BIN` says so; without it, it is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pg_bin_dir: Option<PathBuf>,
+    /// Pools that were given up: their part here ends at once, whoever serves. A pool that is just
+    /// not named any more is left only when the others can do without this server.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub retired: BTreeSet<String>,
     /// On a signal to end, PostgreSQL is shut down too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stop_postgres: bool,
@@ -39,6 +43,9 @@ pub struct WitnessFile {
     pub deployment: String,
     pub listen: String,
     pub state_dir: PathBuf,
+    /// As in a server's file.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub retired: BTreeSet<String>,
     #[serde(default, rename = "pool")]
     pub pools: Vec<WitnessPool>,
 }
@@ -69,11 +76,17 @@ pub struct ServerPool {
     /// Lines of `pg_hba.conf` for clients; empty: everybody by scram-sha-256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub client_access: Vec<String>,
-    /// The designated principal of the first set-up.
-    pub first: PartnerAddress,
-    pub second: PartnerAddress,
+    /// The designated principal of the first set-up. A pool of one server has only one of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<PartnerAddress>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<PartnerAddress>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<MemberAddress>,
+    /// The session is made what this file says: `witness`, and whether there is a mirror. Else the
+    /// file only says how it begins, and commands change it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub converge: bool,
     /// Further witnesses that this one may be replaced with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_witnesses: Vec<MemberAddress>,

@@ -53,18 +53,23 @@ fn ident(instance: &Instance) -> String {
 
 fn rules(instance: &Instance, access: Access) -> String {
     // A name would have to resolve forwards and backwards; the password guards the door anyway.
-    let partner = match instance.partner_host.parse::<IpAddr>() {
+    let partner = instance.partner_host.as_deref().map(|host| match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => format!("{address}/32"),
         Ok(IpAddr::V6(address)) => format!("{address}/128"),
         Err(_) => "all".to_owned(),
-    };
+    });
     let mut text = format!(
         "# Written by Backstay.\n\
          local all         {ROLE} peer map={ROLE}\n\
-         local replication {ROLE} peer map={ROLE}\n\
-         host  all         {ROLE} {partner} scram-sha-256\n\
-         host  replication {ROLE} {partner} scram-sha-256\n\
-         local all         {ROLE} reject\n\
+         local replication {ROLE} peer map={ROLE}\n"
+    );
+    if let Some(partner) = partner {
+        let _ = writeln!(text, "host  all         {ROLE} {partner} scram-sha-256");
+        let _ = writeln!(text, "host  replication {ROLE} {partner} scram-sha-256");
+    }
+    let _ = write!(
+        text,
+        "local all         {ROLE} reject\n\
          host  all         {ROLE} all reject\n\
          local replication all reject\n\
          host  replication all all reject\n"

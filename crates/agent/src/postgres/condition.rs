@@ -86,6 +86,8 @@ pub struct Condition {
     pub doing: String,
     pub progress: Option<Progress>,
     pub problem: Option<Problem>,
+    /// Settings that have changed and wait for the end of the server with this process id.
+    pub waiting: Option<(u32, Vec<String>)>,
     pub storage: Option<Storage>,
 }
 

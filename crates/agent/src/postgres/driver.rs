@@ -33,6 +33,15 @@ use super::worker::Worker;
 
 const QUEUE: usize = 64;
 
+/// What a driver is given, and may be given anew while it runs. Paths and the port stay.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    pub instance: Arc<Instance>,
+    /// The other partner's PostgreSQL; `None`: the pool has one server.
+    pub partner: Option<Upstream>,
+    pub drain: Drain,
+}
+
 /// Handle of a driver. Dropping it ends the driver and leaves PostgreSQL running.
 #[derive(Debug)]
 pub struct Driver {
@@ -41,21 +50,18 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// `owner` is this partner; `partner` is where the other one's PostgreSQL is; `lock` is that
-    /// of the data directory, if it could be had. Sends `Fact::Found` first, and waits as long as
-    /// the server cannot be owned: the condition says why.
+    /// `owner` is this partner; `lock` is that of the data directory, if it could be had. Sends
+    /// `Fact::Found` first, and waits as long as the server cannot be owned: the condition says
+    /// why.
     pub fn spawn(
-        instance: Instance,
+        configured: watch::Receiver<Configured>,
         lock: Option<Arc<Lock>>,
         owner: Partner,
         orders: mpsc::Receiver<Order>,
         facts: mpsc::Sender<Fact>,
-        partner: Upstream,
-        drain: Drain,
     ) -> Driver {
         let (teller, condition) = Teller::new(facts);
-        let task =
-            tokio::spawn(run(Arc::new(instance), lock, owner, orders, teller, partner, drain));
+        let task = tokio::spawn(run(configured, lock, owner, orders, teller));
         Driver { condition, task }
     }
 
@@ -72,14 +78,13 @@ impl Drop for Driver {
 }
 
 async fn run(
-    instance: Arc<Instance>,
+    mut configured: watch::Receiver<Configured>,
     lock: Option<Arc<Lock>>,
     owner: Partner,
     orders: mpsc::Receiver<Order>,
     teller: Teller,
-    partner: Upstream,
-    drain: Drain,
 ) {
+    let Configured { instance, partner, drain } = configured.borrow_and_update().clone();
     let (exits, exited) = mpsc::channel(QUEUE);
     let (lock, mut server) = own(&instance, lock, &teller, &exits).await;
     let found = find(&mut server, &teller).await;
@@ -112,7 +117,11 @@ async fn run(
         asked: JoinSet::new(),
     };
     teller.fact(Fact::Found(found)).await;
-    let inbox = Inbox { orders, queue: VecDeque::new(), touch: touch_sender };
+    if matches!(found, Found::Standby { .. } | Found::Primary { .. }) {
+        // It was started with what the former agent was given.
+        configured.mark_changed();
+    }
+    let inbox = Inbox { orders, queue: VecDeque::new(), touch: touch_sender, configured };
     let worker = Worker { server, touch, teller, owner, partner, drain, tasks: JoinSet::new() };
     tokio::select! {
         () = work(worker, ears, inbox) => {}
@@ -197,6 +206,15 @@ struct Inbox {
     orders: mpsc::Receiver<Order>,
     queue: VecDeque<Order>,
     touch: mpsc::Sender<Term>,
+    configured: watch::Receiver<Configured>,
+}
+
+/// Ends when the driver is given something new, which stays new until it is looked at.
+async fn reconfigured(configured: &mut watch::Receiver<Configured>) {
+    if configured.changed().await.is_err() {
+        std::future::pending().await
+    }
+    configured.mark_changed();
 }
 
 /// What an arriving order does to the one that is being worked on.
@@ -238,6 +256,10 @@ fn effect(current: &Order, arriving: &Order) -> Effect {
 
 async fn work(mut worker: Worker, mut ears: Ears, mut inbox: Inbox) {
     loop {
+        if inbox.configured.has_changed().unwrap_or(false) {
+            let configured = inbox.configured.borrow_and_update().clone();
+            worker.configure(configured);
+        }
         let order = match inbox.queue.pop_front() {
             Some(order) => order,
             None => tokio::select! {
@@ -246,6 +268,7 @@ async fn work(mut worker: Worker, mut ears: Ears, mut inbox: Inbox) {
                     Some(order) => order,
                     None => return,
                 },
+                () = reconfigured(&mut inbox.configured) => continue,
                 heard = ears.hear() => {
                     if let Heard::Exited(_) = heard {
                         worker.clean_up().await;
@@ -296,6 +319,11 @@ async fn perform(order: Order, worker: &mut Worker, ears: &mut Ears, inbox: &mut
                         }
                         Effect::Waits => inbox.queue.push_back(arriving),
                     }
+                }
+                // What follows for ever begins anew with what is new; the rest is soon done.
+                () = reconfigured(&mut inbox.configured), if matches!(order, Order::Follow { .. }) => {
+                    inbox.queue.push_front(order);
+                    break;
                 }
                 heard = ears.hear() => {
                     if let Heard::Exited(pid) = heard {

@@ -41,7 +41,7 @@ pub struct Instance {
     pub port: u16,
     pub os_user: OsUser,
     /// The partner's address for `pg_hba.conf` (an IP address), from which it may replicate.
-    pub partner_host: String,
+    pub partner_host: Option<String>,
     /// Password of `ROLE` in the form of a `.pgpass` file, mode 0600, owned by `os_user`. The same
     /// on both partners: whoever makes the second one brings it there.
     pub secret_file: PathBuf,
@@ -129,7 +129,7 @@ pub mod tests {
             listen: "127.0.0.1".to_owned(),
             port: 5432,
             os_user: OsUser::unchanged("postgres"),
-            partner_host: "10.0.0.2".to_owned(),
+            partner_host: Some("10.0.0.2".to_owned()),
             secret_file: PathBuf::from("/files/secret"),
             locale: None,
             settings: BTreeMap::new(),

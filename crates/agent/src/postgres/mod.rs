@@ -44,7 +44,7 @@ mod worker;
 
 pub use condition::{Admitted, Condition, Problem, Progress, State};
 pub use create::{initialise, secret};
-pub use driver::Driver;
+pub use driver::{Configured, Driver};
 pub use error::Error;
 pub use instance::{Database, Instance};
 pub use os_user::OsUser;

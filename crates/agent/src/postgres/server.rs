@@ -382,6 +382,18 @@ impl Server {
         Ok(down.then_some(control))
     }
 
+    /// What is given about the server has changed. What a running one can take over is in force
+    /// soon after; the rest at its next start.
+    pub fn configure(&mut self, instance: Arc<Instance>) -> Result<(), Error> {
+        settings::check(&instance)?;
+        self.instance = instance;
+        let Some(running) = &self.running else { return Ok(()) };
+        settings::write(&self.instance)?;
+        access::write(&self.instance, running.mode.access)?;
+        running.postmaster.signal(Signal::HUP);
+        Ok(())
+    }
+
     /// Changes the upstream of a running standby; in force soon after.
     pub fn set_upstream(&mut self, upstream: Option<Upstream>) -> Result<(), Error> {
         settings::write_upstream(&self.instance, upstream.as_ref())?;

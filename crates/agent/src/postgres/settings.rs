@@ -123,6 +123,22 @@ pub fn command_line(instance: &Instance, listen: Listen) -> Vec<(&'static str, S
     all
 }
 
+/// The names of those that differ between two instances: a running server keeps the first's.
+pub fn changed_on_the_command_line(before: &Instance, after: &Instance) -> Vec<String> {
+    let (one, other) =
+        (command_line(before, Listen::SocketOnly), command_line(after, Listen::SocketOnly));
+    let pairs = one.into_iter().zip(other);
+    pairs.filter(|(one, other)| one != other).map(|((name, _), _)| name.to_owned()).collect()
+}
+
+/// The names of those that the running server has read and takes over at its next start.
+pub async fn waiting(sql: &Connection) -> Result<Vec<String>, Error> {
+    let asked = "SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') \
+                 FROM pg_show_all_settings() WHERE pending_restart";
+    let names = sql.one(asked).await.map_err(Error::sql("reading the settings"))?;
+    Ok(names.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
+}
+
 /// Refuses settings of the operator's that Backstay has to set itself.
 pub fn check(instance: &Instance) -> Result<(), Error> {
     let allowed = ["wal_level", "max_wal_senders", "max_replication_slots", "restore_command"];

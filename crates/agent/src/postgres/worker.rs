@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::condition::{Admitted, Condition, State};
 use super::drain::Drain;
+use super::driver::Configured;
 use super::error::Error;
 use super::follow::{self, Follow};
 use super::promotion;
 use super::server::{Mode, Server};
-use super::settings::{Listen, Upstream};
+use super::settings::{self, Listen, Upstream};
 use super::teller::Teller;
 use super::timelines;
 
@@ -24,13 +25,16 @@ const LONGEST_REST: Duration = Duration::from_secs(5);
 /// How long a standby has to shut down cleanly where nothing depends on it.
 const POLITE_STOP: Duration = Duration::from_secs(3);
 
+/// After a reload: until it is looked which settings it has left for a restart.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Works on orders.
 pub struct Worker {
     pub server: Server,
     pub touch: mpsc::Receiver<Term>,
     pub teller: Teller,
     pub owner: Partner,
-    pub partner: Upstream,
+    pub partner: Option<Upstream>,
     pub drain: Drain,
     /// The barrier and the checkpoint.
     pub tasks: JoinSet<()>,
@@ -48,7 +52,10 @@ impl Worker {
                     return;
                 }
                 while self.touch.try_recv().is_ok() {}
-                let upstream_at = self.partner.clone();
+                let Some(upstream_at) = self.partner.clone() else {
+                    tracing::error!(%term, "there is no other partner that could be followed");
+                    return;
+                };
                 let follow =
                     Follow { term, upstream: upstream_at, partner: upstream, timeline, own };
                 follow::run(&mut self.server, &follow, &mut self.touch, &self.teller).await;
@@ -83,6 +90,33 @@ impl Worker {
             | Order::CloseGuard
             | Order::ReadPosition { .. } => {}
         }
+    }
+
+    /// Takes over what is new, and tells what has to wait for a restart.
+    pub fn configure(&mut self, configured: Configured) {
+        let Configured { instance, partner, drain } = configured;
+        self.partner = partner;
+        self.drain = drain;
+        let before = Arc::clone(self.server.instance());
+        if let Err(error) = self.server.configure(Arc::clone(&instance)) {
+            self.teller.problem(&error);
+            return;
+        }
+        tracing::info!(pool = instance.pool, "PostgreSQL is given its changed configuration");
+        let mut waiting = settings::changed_on_the_command_line(&before, &instance);
+        let (Ok(sql), Some(pid)) = (self.server.sql(), self.server.pid()) else { return };
+        let (sql, teller) = (Arc::clone(sql), self.teller.clone());
+        // Beside: a stop must not wait for this.
+        self.tasks.spawn(async move {
+            // The signal was given; the postmaster reads its files a little later.
+            sleep(LOOK).await;
+            waiting.extend(settings::waiting(&sql).await.unwrap_or_default());
+            waiting.sort();
+            waiting.dedup();
+            teller.change(|condition| {
+                condition.waiting = (!waiting.is_empty()).then_some((pid, waiting));
+            });
+        });
     }
 
     /// What ends this server's service is told before it is begun.

@@ -264,7 +264,7 @@ pub fn instance(dir: &Path, os_user: &OsUser) -> Instance {
         listen: "127.0.0.1".to_owned(),
         port,
         os_user: os_user.clone(),
-        partner_host: "127.0.0.1".to_owned(),
+        partner_host: Some("127.0.0.1".to_owned()),
         secret_file: dir.join("files").join("secret"),
         locale: None,
         settings: std::collections::BTreeMap::new(),

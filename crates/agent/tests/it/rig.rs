@@ -1,13 +1,13 @@
 //! A driver with its PostgreSQL, as the session would hold it: orders in, facts out.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use agent::postgres::drain::Drain;
 use agent::postgres::instance::ROLE;
-use agent::postgres::{Driver, Instance, Upstream};
+use agent::postgres::{Configured, Driver, Instance, Upstream};
 use session::{
     Boundary, Fact, Found, Incarnation, Order, Partner, Position, Promotion, Term, Timeline,
 };
@@ -74,17 +74,11 @@ impl Rig {
     pub async fn drive(&mut self) -> Found {
         let (orders, inbox) = mpsc::channel(64);
         let (facts, seen) = mpsc::channel(256);
-        let partner = Upstream { host: "127.0.0.1".to_owned(), port: self.partner_port };
-        let instance = self.instance.clone();
-        self.driver = Some(Driver::spawn(
-            instance,
-            None,
-            self.owner,
-            inbox,
-            facts,
-            partner,
-            self.drain.clone(),
-        ));
+        let partner = Some(Upstream { host: "127.0.0.1".to_owned(), port: self.partner_port });
+        let instance = Arc::new(self.instance.clone());
+        let configured = Configured { instance, partner, drain: self.drain.clone() };
+        let (_, configured) = tokio::sync::watch::channel(configured);
+        self.driver = Some(Driver::spawn(configured, None, self.owner, inbox, facts));
         (self.orders, self.facts) = (Some(orders), seen);
         self.wait("found", |fact| match fact {
             Fact::Found(found) => Some(found),

@@ -30,6 +30,7 @@ fn write_config(dir: &Path, port: u16) -> PathBuf {
         deployment: "test".to_owned(),
         listen: format!("127.0.0.1:{port}"),
         state_dir: dir.join("state"),
+        retired: Default::default(),
         pools: (0..SESSIONS)
             .map(|number| WitnessPool {
                 name: pool(number),

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use agent::config::Change;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::args::{FrontEndArgs, ServerArgs, WitnessArgs};
 use crate::output;
@@ -12,13 +14,53 @@ pub fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
     let mut config = agent::config::Server::load(&args.config)?;
     config.stop_postgres |= args.stop_postgres;
     let _log = output::log()?;
-    run(async |end| Ok(agent::server::run(config, end).await?))
+    let (path, running) = (args.config.clone(), config.clone());
+    let read = move || {
+        let changed = agent::config::Server::load(&path)?;
+        match running.fixed_for(&changed) {
+            Some(fixed) => Err(anyhow::anyhow!(fixed)),
+            None => Ok(changed.change()),
+        }
+    };
+    run(async |end| Ok(agent::server::run_with(config, reloads(read)?, end).await?))
 }
 
 pub fn witness(args: &WitnessArgs) -> anyhow::Result<ExitCode> {
     let config = agent::config::Witness::load(&args.config)?;
     let _log = output::log()?;
-    run(async |end| Ok(agent::witness::run(config, end).await?))
+    let (path, running) = (args.config.clone(), config.clone());
+    let read = move || {
+        let changed = agent::config::Witness::load(&path)?;
+        match running.fixed_for(&changed) {
+            Some(fixed) => Err(anyhow::anyhow!(fixed)),
+            None => Ok(changed.change()),
+        }
+    };
+    run(async |end| Ok(agent::witness::run_with(config, reloads(read)?, end).await?))
+}
+
+/// What `read` finds at each SIGHUP. What it refuses is told, and the process goes on as it was.
+fn reloads(
+    read: impl Fn() -> anyhow::Result<Change> + Send + 'static,
+) -> anyhow::Result<mpsc::Receiver<Change>> {
+    let mut hang_up = signal(SignalKind::hangup()).context("listen to signals")?;
+    let (changes, changed) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            match read() {
+                Ok(change) => {
+                    if changes.send(change).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(
+                    error = format!("{error:#}"),
+                    "the configuration is refused; this process goes on with the one it has"
+                ),
+            }
+        }
+    });
+    Ok(changed)
 }
 
 pub fn front_end(args: &FrontEndArgs) -> anyhow::Result<ExitCode> {

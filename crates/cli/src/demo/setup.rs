@@ -3,6 +3,7 @@
 //!
 //! The configuration is written at each start, so that a newer Backstay continues an older demo.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
@@ -138,8 +139,9 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
         locale: None,
         slot_wal_keep: None,
         client_access: Vec::new(),
-        first: partner(&plan.servers[0]),
-        second: partner(&plan.servers[1]),
+        first: Some(partner(&plan.servers[0])),
+        second: Some(partner(&plan.servers[1])),
+        converge: false,
         witness: plan.witness.as_ref().map(|wit| address(&wit.name, wit.member_port)),
         spare_witnesses: Vec::new(),
         times: Times::default(),
@@ -164,6 +166,7 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
             .filter(|dir| !dir.is_empty())
             .map(Into::into),
         stop_postgres: true,
+        retired: BTreeSet::new(),
         pools: vec![pool],
     }
 }
@@ -178,6 +181,7 @@ fn witness(plan: &Plan, member: &MemberFiles) -> WitnessFile {
         deployment: plan.deployment().name,
         listen: format!("{HOST}:{}", member.member_port),
         state_dir: member.state_dir(),
+        retired: BTreeSet::new(),
         pools: vec![WitnessPool {
             name: POOL.to_owned(),
             profile: plan.profile.clone(),
