@@ -76,7 +76,8 @@ impl Diagnostic {
     pub fn new(rule: &'static Rule, place: Option<Span>, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
             rule,
-            message: message.into(),
+            // A thing whose name is missing leaves a gap.
+            message: message.into().replace("  ", " "),
             place,
             label: None,
             related: Vec::new(),

@@ -21,7 +21,7 @@ pub struct Document {
     #[schemars(skip)]
     pub table: Table,
     /// The format of this document: 1.
-    #[schemars(required)]
+    #[schemars(required, extend("const" = 1))]
     pub format: Option<Placed<i64>>,
     /// The name of the deployment. Processes of another deployment are refused.
     pub deployment: Text,

@@ -124,14 +124,10 @@ impl Draft {
 }
 
 fn place(text: &mut String, section: &str, place: &Place) {
-    let _ = writeln!(
-        text,
-        "[[{section}]]\nname = {}\nhost = {}\n",
-        quoted(&place.name),
-        quoted(&place.host)
-    );
-    text.truncate(text.trim_end().len());
-    text.push_str("\n\n");
+    let (name, host) = (quoted(&place.name), quoted(&place.host));
+    let blank =
+        if text.lines().last().is_some_and(|line| line.starts_with('#')) { "" } else { "\n" };
+    let _ = writeln!(text, "{blank}[[{section}]]\nname = {name}\nhost = {host}");
 }
 
 /// A text as TOML writes it.

@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::place::{Lines, Point, Span, within};
 
+/// So many are shown as text; whoever has more reads the first ones anyway.
+const MOST: usize = 200;
+
 /// Whether the text may hold escape sequences of a terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Colours {
@@ -25,8 +28,11 @@ pub fn text(file: &str, source: &str, diagnostics: &[Diagnostic], colours: Colou
         Colours::Always => Renderer::styled(),
     };
     let mut text = String::new();
-    for found in diagnostics {
+    for found in diagnostics.iter().take(MOST) {
         let _ = writeln!(text, "{}\n", one(&renderer, file, source, found));
+    }
+    if let Some(more) = diagnostics.len().checked_sub(MOST).filter(|more| *more > 0) {
+        let _ = writeln!(text, "and {more} more, which are not shown\n");
     }
     let _ = writeln!(text, "{file}: {}", count(diagnostics));
     text
@@ -75,6 +81,8 @@ fn visible(source: &str, span: &Span) -> Span {
 #[derive(Serialize)]
 struct Case<'a> {
     rule: &'static str,
+    /// Where the rule is explained, within the documentation.
+    page: String,
     severity: Severity,
     message: &'a str,
     place: Option<Place>,
@@ -103,6 +111,7 @@ pub fn json(file: &str, source: &str, diagnostics: &[Diagnostic]) -> serde_json:
     let case = |found: &Diagnostic| {
         serde_json::json!(Case {
             rule: found.rule.id,
+            page: format!("topology/rules.md#{}", found.rule.id),
             severity: found.rule.severity,
             message: &found.message,
             place: found.place.as_ref().map(place),

@@ -17,7 +17,7 @@ pub(super) const RULES: &[Rule] = &[
             "A line of client_access is none that PostgreSQL understands.",
             "With one such line PostgreSQL keeps the access rules that it had, or does not start.",
             "Write TYPE DATABASE USER ADDRESS METHOD, such as \"hostssl all all 10.0.0.0/8 \
-         scram-sha-256\".",
+             scram-sha-256\".",
         ],
     ),
     error(
@@ -27,7 +27,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A line of client_access is about Backstay's own roles, or about replication.",
             "Backstay's own lines stand before all others and settle both: whoever replicates \
-         acknowledges commits.",
+             acknowledges commits.",
             "Take the line out.",
         ],
     ),
@@ -58,7 +58,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A line of client_access uses md5, password or ident.",
             "Such passwords can be read or guessed on the way; scram-sha-256 keeps them to \
-         themselves.",
+             themselves.",
             "Write scram-sha-256.",
         ],
     ),
@@ -68,7 +68,8 @@ pub(super) const RULES: &[Rule] = &[
         misses_front_end,
         [
             "No line of client_access lets a Front End of the pool in.",
-            "A Front End connects to PostgreSQL from its own address: its clients would be refused.",
+            "A Front End connects to PostgreSQL from its own address: its clients would be \
+             refused.",
             "Add a line for the Front End's address.",
         ],
     ),

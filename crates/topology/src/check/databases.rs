@@ -72,7 +72,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A database is to be owned by a role that is PostgreSQL's or Backstay's own.",
             "Such roles may do more than an application should; a leak in it would open the whole \
-         server.",
+             server.",
             "Name a role of the application's own; it is made if it is missing.",
         ],
     ),
@@ -84,7 +84,7 @@ pub(super) const RULES: &[Rule] = &[
             "An application is not one of those that bring databases.",
             "Nobody knows which databases it needs.",
             "Write \"response-group\" or \"call-park\", or list the databases themselves with \
-         [[pool.database]].",
+             [[pool.database]].",
         ],
     ),
     warning(
@@ -104,7 +104,8 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A database's schema is not a file beside the document.",
             "It is read when the document is published and travels with it.",
-            "Put the file beside the document or below, and write its relative path without \"..\".",
+            "Put the file beside the document or below, and write its relative path without \
+             \"..\".",
         ],
     ),
 ];

@@ -1,5 +1,7 @@
 //! Directories: each pool's own, none within another, none where it would vanish.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::{Family, Report, Rule};
 use crate::place::{Placed, Span};
 use crate::resolve::{Method, SOCKET_DIR};
@@ -37,7 +39,8 @@ pub(super) const RULES: &[Rule] = &[
         state_dir_overlap,
         [
             "PostgreSQL's files are inside of the agent's state directory, or the other way round.",
-            "Promises and records must outlive PostgreSQL's volume, a full one as well as a lost one.",
+            "Promises and records must outlive PostgreSQL's volume, a full one as well as a lost \
+             one.",
             "Choose a root outside of the state directory, on a volume of its own.",
         ],
     ),
@@ -181,6 +184,8 @@ fn overlaps<'a, 'b>(used: &'b [Used<'a>]) -> Vec<(&'b Used<'a>, &'b Used<'a>)> {
 }
 
 fn directory_overlap(world: &World<'_>, report: &mut Report) {
+    // Two pools on the same two servers overlap on both; it is told once.
+    let mut told = BTreeSet::new();
     for (outer, inner) in overlaps(&used(world)) {
         if outer.kind == Kind::State || inner.kind == Kind::State {
             continue;
@@ -188,6 +193,9 @@ fn directory_overlap(world: &World<'_>, report: &mut Report) {
         // The one that is written later is the one to change.
         let swap = outer.place.start > inner.place.start;
         let (first, later) = if swap { (inner, outer) } else { (outer, inner) };
+        if !told.insert((first.place.start, later.place.start)) {
+            continue;
+        }
         let relation = if outer.path == inner.path { "are one directory" } else { "overlap" };
         report
             .at(later.place, format!("{} and {} {relation}", first.whose, later.whose))
@@ -197,7 +205,7 @@ fn directory_overlap(world: &World<'_>, report: &mut Report) {
 
 fn state_dir_overlap(world: &World<'_>, report: &mut Report) {
     // A root within a state directory touches every pool; it is told once.
-    let mut told = std::collections::BTreeSet::new();
+    let mut told = BTreeSet::new();
     for (outer, inner) in overlaps(&used(world)) {
         let (state, files) = match (outer.kind, inner.kind) {
             (Kind::State, Kind::Data | Kind::Files) => (outer, inner),

@@ -16,7 +16,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A mirrored pool has no Front End.",
             "Applications must know both servers themselves, and every failover ends their \
-         connections.",
+             connections.",
             "Add [[pool.front_end]] entries, at least three.",
         ],
     ),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::diagnostic::{Family, Report, Rule};
+use crate::diagnostic::{Family, Report, Rule, meant};
 use crate::place::Placed;
 use crate::resolve::Method;
 
@@ -15,8 +15,8 @@ pub(super) const RULES: &[Rule] = &[
         Family::Hosts,
         host_characters,
         [
-            "A host is neither a host name nor an IP address: it holds a port, a scheme, spaces or \
-         nothing at all.",
+            "A host is neither a host name nor an IP address: it holds a port, a scheme, spaces \
+             or nothing at all.",
             "Other machines connect to this host as it is written.",
             "Write a host name or an IP address alone; ports have fields of their own.",
         ],
@@ -26,8 +26,8 @@ pub(super) const RULES: &[Rule] = &[
         Family::Hosts,
         host_unroutable,
         [
-            "A host is an address that nobody can connect to: 0.0.0.0, ::, multicast, broadcast or \
-         link-local.",
+            "A host is an address that nobody can connect to: 0.0.0.0, ::, multicast, broadcast \
+             or link-local.",
             "Such addresses are for listening, or mean something else on every machine.",
             "Write the address or the name under which other machines reach this one.",
         ],
@@ -68,8 +68,8 @@ pub(super) const RULES: &[Rule] = &[
         witness_on_partner_host,
         [
             "A pool's witness is on the host of its principal or mirror.",
-            "When that machine fails, two of the three votes fail with it, and the other partner may \
-         not serve although it is healthy.",
+            "When that machine fails, two of the three votes fail with it, and the other partner \
+             may not serve although it is healthy.",
             "Name a witness on a third machine; a small one is enough.",
         ],
     ),
@@ -230,12 +230,14 @@ fn witness_on_partner_host(world: &World<'_>, report: &mut Report) {
         return;
     }
     for pool in world.mirrored() {
-        let Some(name) = world.document.witness_of(pool) else { continue };
-        let Some(witness) = world.document.witness(name) else { continue };
-        for (server, host) in world.hosts_of(pool) {
-            if is_same_host(host, &witness.host) {
+        let spare = pool.spare_witnesses.iter().flatten();
+        for name in world.document.witness_of(pool).into_iter().chain(spare) {
+            let Some(witness) = world.document.witness(name) else { continue };
+            let hosts = world.hosts_of(pool);
+            let same = hosts.iter().find(|(_, host)| is_same_host(host, &witness.host));
+            if let Some((server, host)) = same {
                 let message =
-                    format!("the witness of pool {} is on the host of {server}", pool.name);
+                    format!("witness {name} of pool {} is on the host of {server}", pool.name);
                 report
                     .at(&name.span, message)
                     .related(&witness.host.span, format!("the host of {name}"))
@@ -280,7 +282,12 @@ fn server_without_pool(world: &World<'_>, report: &mut Report) {
     let used: Vec<&str> =
         world.pools().flat_map(|pool| pool.partners()).map(|name| name.value.as_str()).collect();
     for server in &world.document.servers {
-        if !server.name.is_empty() && !used.contains(&server.name.value.as_str()) {
+        let name = server.name.value.as_str();
+        // A misspelt name is told where it is misspelt.
+        let is_meant = used
+            .iter()
+            .any(|used| world.document.server(used).is_none() && meant(used, [name]).is_some());
+        if !name.is_empty() && !used.contains(&name) && !is_meant {
             report.at(&server.name.span, format!("server {} belongs to no pool", server.name));
         }
     }
@@ -297,14 +304,14 @@ fn os_user_root(world: &World<'_>, report: &mut Report) {
 
 /// The major version in a path such as `/usr/lib/postgresql/15/bin` or `/usr/pgsql-15/bin`.
 fn major(path: &str) -> Option<u32> {
-    let parts = path.split('/').filter_map(|part| {
+    let mut parts = path.rsplit('/').filter_map(|part| {
         let number = ["pgsql-", "postgresql-", "postgresql@", "postgresql"]
             .iter()
             .find_map(|before| part.strip_prefix(before))
             .unwrap_or(part);
         number.parse().ok()
     });
-    parts.filter(|number| (9..100).contains(number)).last()
+    parts.find(|number| (9..100).contains(number))
 }
 
 fn versions_differ(world: &World<'_>, report: &mut Report) {

@@ -21,8 +21,8 @@ pub(super) const RULES: &[Rule] = &[
         method_asynchronous,
         [
             "A pool asks for asynchronous mirroring, in whatever spelling.",
-            "Asynchronous mirroring loses acknowledged commits in every failover. Backstay mirrors \
-         synchronously; when the mirror is away the pool goes on exposed, and says so.",
+            "Asynchronous mirroring loses acknowledged commits in every failover. Backstay \
+             mirrors synchronously; when the mirror is away the pool goes on exposed, and says so.",
             "Write method = \"mirroring\".",
         ],
     ),
@@ -33,8 +33,8 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A pool has a method that is neither mirroring nor clustering nor none.",
             "A pool's back end is kept available in exactly one of these ways.",
-            "Write \"mirroring\" (two servers, without shared storage), \"clustering\" (a cluster on \
-         shared storage that its own tools set up) or \"none\" (one server).",
+            "Write \"mirroring\" (two servers, without shared storage), \"clustering\" (a cluster \
+             on shared storage that its own tools set up) or \"none\" (one server).",
         ],
     ),
     error(
@@ -83,9 +83,10 @@ pub(super) const RULES: &[Rule] = &[
         cluster_with_members,
         [
             "A pool of method clustering names servers, directories, ports, times or settings.",
-            "The cluster's own tools set it up and fail it over; nothing of it is ever set from here.",
-            "Keep cluster, database and front_end, and take the other fields out; or write method = \
-         \"mirroring\" if Backstay is to keep it available.",
+            "The cluster's own tools set it up and fail it over; nothing of it is ever set from \
+             here.",
+            "Keep cluster, database and front_end, and take the other fields out; or write method \
+             = \"mirroring\" if Backstay is to keep it available.",
         ],
     ),
     error(
@@ -104,7 +105,8 @@ pub(super) const RULES: &[Rule] = &[
         cluster_databases,
         [
             "A pool of method clustering has databases or applications.",
-            "They are listed for people and for Front Ends; nothing of a cluster is made from here.",
+            "They are listed for people and for Front Ends; nothing of a cluster is made from \
+             here.",
             "Make them with the cluster's own tools.",
         ],
     ),
@@ -223,13 +225,24 @@ fn members(pool: &Pool) -> Vec<(&'static str, &Span)> {
         .into_iter()
         .filter_map(|(field, value)| value.as_ref().map(|value| (field, &value.span)));
     let port = pool.port.iter().map(|port| ("port", &port.span));
+    let port_on = pool.port_on.first().map(|(server, _)| ("port_on", &server.span));
+    let spare = pool.spare_witnesses.iter().flatten().take(1);
+    let spare = spare.map(|name| ("spare_witnesses", &name.span));
     let settings = pool.settings.first().map(|(name, _)| ("settings", &name.span));
     let on = pool.settings_on.first().map(|on| ("settings_on", &on.server.span));
     let access = pool.client_access.iter().flatten().take(1);
     let access = access.map(|line| ("client_access", &line.span));
     let times = (pool.times != crate::document::Times::default())
         .then_some(("times", &pool.times.table.span));
-    texts.chain(port).chain(settings).chain(on).chain(access).chain(times).collect()
+    texts
+        .chain(spare)
+        .chain(port)
+        .chain(port_on)
+        .chain(settings)
+        .chain(on)
+        .chain(access)
+        .chain(times)
+        .collect()
 }
 
 fn cluster_with_members(world: &World<'_>, report: &mut Report) {

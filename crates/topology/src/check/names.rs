@@ -46,8 +46,8 @@ pub(super) const RULES: &[Rule] = &[
         name_twice,
         [
             "Two processes have the same name: servers, witnesses and Front Ends share one list.",
-            "A process is known by its name alone: its certificate bears it, and a vote or a command \
-         must reach one process and no other.",
+            "A process is known by its name alone: its certificate bears it, and a vote or a \
+             command must reach one process and no other.",
             "Rename one of them; a process that is only listed twice is listed once instead.",
         ],
     ),

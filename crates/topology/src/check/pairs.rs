@@ -23,8 +23,8 @@ pub(super) const RULES: &[Rule] = &[
         pair_not_mutual,
         [
             "A pool names a pair that does not name it.",
-            "A pair stands in for each other, one to one: otherwise two pools could come to lean on a \
-         third that was never sized for both.",
+            "A pair stands in for each other, one to one: otherwise two pools could come to lean \
+             on a third that was never sized for both.",
             "Name each of the two in the other.",
         ],
     ),
@@ -34,8 +34,8 @@ pub(super) const RULES: &[Rule] = &[
         pair_methods_differ,
         [
             "Two paired pools have different methods.",
-            "What one of them can do in an emergency, the other cannot: a mirrored pool fails over by \
-         other rules than a cluster.",
+            "What one of them can do in an emergency, the other cannot: a mirrored pool fails \
+             over by other rules than a cluster.",
             "Give both the same method, or pair each with a pool of its own kind.",
         ],
     ),
@@ -45,7 +45,8 @@ pub(super) const RULES: &[Rule] = &[
         pair_shares_servers,
         [
             "Two paired pools have a server in common.",
-            "The loss of that server touches both, so that neither is whole when it has to stand in.",
+            "The loss of that server touches both, so that neither is whole when it has to stand \
+             in.",
             "Put them on different servers.",
         ],
     ),
@@ -57,7 +58,8 @@ fn pairs<'a>(world: &World<'a>) -> Vec<(&'a Pool, &'a Pool)> {
         .pools()
         .filter_map(|pool| {
             let other = world.document.pool(pool.pair.as_ref()?)?;
-            (other.name != pool.name).then_some((pool, other))
+            let is_known = !pool.table.is_broken("name") && other.name != pool.name;
+            is_known.then_some((pool, other))
         })
         .collect()
 }

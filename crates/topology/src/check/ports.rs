@@ -1,5 +1,7 @@
 //! Ports: two processes cannot listen at one port of one host.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::{Family, Report, Rule};
 use crate::place::{Placed, Span, Table};
 use crate::resolve::Method;
@@ -14,8 +16,9 @@ pub(super) const RULES: &[Rule] = &[
         port_collision,
         [
             "Two processes would listen at one port of one host: agents, witnesses, PostgreSQL \
-         servers, Front Ends.",
-            "The second one to start would find the port taken, perhaps only after the next reboot.",
+             servers, Front Ends.",
+            "The second one to start would find the port taken, perhaps only after the next \
+             reboot.",
             "Give one of them another port.",
         ],
     ),
@@ -108,9 +111,14 @@ fn doors<'a>(world: &World<'a>) -> Vec<Door<'a>> {
 fn port_collision(world: &World<'_>, report: &mut Report) {
     let doors = doors(world);
     let known = doors.iter().filter(|door| !door.host.is_empty() && door.port != 0);
+    // Two pools on the same two servers collide on both; it is told once.
+    let mut told = BTreeSet::new();
     for group in shared(known.map(|door| ((host_key(door.host), door.port), door))) {
         let first = group[0];
         for again in &group[1..] {
+            if !told.insert((first.place.start, again.place.start)) {
+                continue;
+            }
             let message = format!("port {} of {} is needed twice", again.port, again.host);
             report
                 .at(again.place, message)

@@ -33,7 +33,8 @@ pub(super) const RULES: &[Rule] = &[
         unknown_site,
         [
             "A process stands in a site that the document does not have.",
-            "A misspelt site looks like one of its own, and the rules about sites would be deceived.",
+            "A misspelt site looks like one of its own, and the rules about sites would be \
+             deceived.",
             "Correct the name, or add a [[site]] of this name.",
         ],
     ),
@@ -75,6 +76,10 @@ fn suggest(found: &mut Diagnostic, name: &str, known: &[&str], section: &str) {
 }
 
 fn unknown_server(world: &World<'_>, report: &mut Report) {
+    // One whose name could not be read may be the one that is meant.
+    if world.document.servers.iter().any(|server| server.table.is_broken("name")) {
+        return;
+    }
     let known = names(world.document.servers.iter().map(|server| &server.name));
     for pool in world.pools() {
         for name in pool.partners().filter(|name| !known.contains(&name.value.as_str())) {
@@ -93,6 +98,9 @@ fn unknown_server(world: &World<'_>, report: &mut Report) {
 }
 
 fn unknown_witness(world: &World<'_>, report: &mut Report) {
+    if world.document.witnesses.iter().any(|witness| witness.table.is_broken("name")) {
+        return;
+    }
     let known = names(world.document.witnesses.iter().map(|witness| &witness.name));
     let of_pools = world
         .pools()
@@ -118,6 +126,9 @@ fn unknown_witness(world: &World<'_>, report: &mut Report) {
 }
 
 fn unknown_site(world: &World<'_>, report: &mut Report) {
+    if world.document.sites.iter().any(|site| site.table.is_broken("name")) {
+        return;
+    }
     let known = names(world.document.sites.iter().map(|site| &site.name));
     for name in world.processes.iter().filter_map(|process| process.site) {
         if !known.contains(&name.value.as_str()) {
@@ -128,6 +139,9 @@ fn unknown_site(world: &World<'_>, report: &mut Report) {
 }
 
 fn unknown_pool(world: &World<'_>, report: &mut Report) {
+    if world.pools().any(|pool| pool.table.is_broken("name")) {
+        return;
+    }
     let known = names(world.pools().map(|pool| &pool.name));
     let pairs = world.pools().filter_map(|pool| pool.pair.as_ref());
     for name in world.document.central_management.iter().chain(pairs) {

@@ -14,7 +14,8 @@ pub(super) const RULES: &[Rule] = &[
         Family::Settings,
         setting_name,
         [
-            "A setting's name is not one that PostgreSQL could have, or its value has a line break.",
+            "A setting's name is not one that PostgreSQL could have, or its value has a line \
+             break.",
             "PostgreSQL would not start with it.",
             "Write names in lower case and values on one line.",
         ],
@@ -26,7 +27,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A setting is one that mirroring owns.",
             "The safety of every commit rests on it, so that Backstay gives it on PostgreSQL's \
-         command line.",
+             command line.",
             "Take it out; ports, directories and access have fields of their own.",
         ],
     ),
@@ -35,10 +36,10 @@ pub(super) const RULES: &[Rule] = &[
         Family::Settings,
         setting_differs,
         [
-            "A setting that a standby must not have lower than its primary differs between a pool's \
-         servers.",
-            "Each of the two is the mirror at times: the one with the lower value would stop replaying \
-         then, and not start again.",
+            "A setting that a standby must not have lower than its primary differs between a \
+             pool's servers.",
+            "Each of the two is the mirror at times: the one with the lower value would stop \
+             replaying then, and not start again.",
             "Give it the same value on both: in settings, not in settings_on.",
         ],
     ),
@@ -47,7 +48,8 @@ pub(super) const RULES: &[Rule] = &[
         Family::Settings,
         setting_looks_secret,
         [
-            "A setting or a line of client_access looks as if it held a password or another secret.",
+            "A setting or a line of client_access looks as if it held a password or another \
+             secret.",
             "The document is stored, shown, and copied to every server.",
             "Put it into a file on the servers, and change the secret if this document was shared.",
         ],
@@ -58,10 +60,30 @@ pub(super) const RULES: &[Rule] = &[
         connections_too_few,
         [
             "A pool's Front Ends may open more server connections than PostgreSQL allows.",
-            "Under load, log-ins would fail with \"too many clients\". Ten connections are kept free \
-         for Backstay and for superusers.",
-            "Raise max_connections in the pool's settings, or lower server_connections of its Front \
-         Ends.",
+            "Under load, log-ins would fail with \"too many clients\". Ten connections are kept \
+             free for Backstay and for superusers.",
+            "Raise max_connections in the pool's settings, or lower server_connections of its \
+             Front Ends.",
+        ],
+    ),
+    error(
+        "slot-wal-keep-malformed",
+        Family::Settings,
+        slot_wal_keep_malformed,
+        [
+            "slot_wal_keep is no size.",
+            "PostgreSQL would not start with it.",
+            "Write a number with a unit, such as \"10GB\".",
+        ],
+    ),
+    warning(
+        "slot-wal-keep-unlimited",
+        Family::Settings,
+        slot_wal_keep_unlimited,
+        [
+            "A principal keeps WAL for an absent mirror without any limit.",
+            "When the mirror is away for long, the volume fills, and the principal stops as well.",
+            "Write a limit that leaves room on the volume; beyond it the mirror is copied afresh.",
         ],
     ),
 ];
@@ -216,10 +238,8 @@ fn holds_secret(value: &str) -> bool {
 }
 
 fn setting_looks_secret(world: &World<'_>, report: &mut Report) {
-    let commands = ["ssl_passphrase_command", "ssl_passphrase_command_supports_reload"];
     for (name, value) in written(world) {
-        let is_command = commands.contains(&name.value.as_str());
-        if is_secret(name) && !is_command {
+        if is_secret(name) {
             report.at(&name.span, format!("{name} looks like a secret"));
         } else if holds_secret(value) {
             report.at(&value.span, format!("the value of {name} looks as if it held a secret"));
@@ -229,6 +249,31 @@ fn setting_looks_secret(world: &World<'_>, report: &mut Report) {
     for line in lines.chain(world.document.defaults.client_access.iter().flatten()) {
         if holds_secret(line) {
             report.at(&line.span, "this line looks as if it held a secret");
+        }
+    }
+}
+
+/// Whether PostgreSQL takes it as an amount of WAL. Without a unit it counts megabytes.
+fn is_size(text: &str) -> bool {
+    let text = text.trim();
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = &text[..text.len() - unit.len()];
+    number.parse::<f64>().is_ok_and(|number| number >= 0.0)
+        && matches!(unit.trim_start(), "" | "B" | "kB" | "MB" | "GB" | "TB")
+}
+
+fn slot_wal_keep_malformed(world: &World<'_>, report: &mut Report) {
+    for size in world.pools().filter_map(|pool| pool.slot_wal_keep.as_ref()) {
+        if !is_size(size) && size.trim() != "-1" {
+            report.at(&size.span, format!("slot_wal_keep is {:?}", size.value));
+        }
+    }
+}
+
+fn slot_wal_keep_unlimited(world: &World<'_>, report: &mut Report) {
+    for size in world.pools().filter_map(|pool| pool.slot_wal_keep.as_ref()) {
+        if size.trim() == "-1" {
+            report.at(&size.span, "WAL for an absent mirror is kept without limit");
         }
     }
 }
@@ -270,7 +315,7 @@ fn connections_too_few(world: &World<'_>, report: &mut Report) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{OWNED, holds_secret};
+    use super::{OWNED, holds_secret, is_size};
 
     /// What the agent gives on the command line, read from its own table of settings.
     fn given_by_the_agent() -> BTreeSet<&'static str> {
@@ -301,6 +346,16 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_told_from_other_texts() {
+        for size in ["1GB", "512 MB", "1.5TB", "1024", "0"] {
+            assert!(is_size(size), "{size}");
+        }
+        for size in ["", "GB", "1gb", "-1", "1 G B", "ten", "1.2.3MB"] {
+            assert!(!is_size(size), "{size}");
+        }
+    }
+
+    #[test]
     fn secrets_are_known_by_their_form() {
         for text in [
             "host=a password=b",
@@ -310,7 +365,7 @@ mod tests {
         ] {
             assert!(holds_secret(text), "{text}");
         }
-        for text in ["scram-sha-256", "host=a", "postgresql://u@h/d", "passfile"] {
+        for text in ["scram-sha-256", "host=a passfile=/b", "postgresql://u@h/d", "password=\"\""] {
             assert!(!holds_secret(text), "{text}");
         }
     }

@@ -13,10 +13,10 @@ pub(super) const RULES: &[Rule] = &[
         witness_in_partner_site,
         [
             "A pool's partners are in two sites, and its witness is in one of them.",
-            "When that site is lost, two of the three votes are lost with it, and the partner in the \
-         other site does not serve although it is healthy.",
-            "Put the witness in a third site, however small; or accept that the loss of this one site \
-         needs a person.",
+            "When that site is lost, two of the three votes are lost with it, and the partner in \
+             the other site does not serve although it is healthy.",
+            "Put the witness in a third site, however small; or accept that the loss of this one \
+             site needs a person.",
         ],
     ),
     warning(

@@ -15,7 +15,8 @@ pub(super) const RULES: &[Rule] = &[
         store_missing,
         [
             "No pool holds the Central Management store.",
-            "Published documents live in a database of one pool; without it nothing can be published.",
+            "Published documents live in a database of one pool; without it nothing can be \
+             published.",
             "Add central_management = \"POOL\" at the top, with a mirrored pool.",
         ],
     ),
@@ -24,7 +25,8 @@ pub(super) const RULES: &[Rule] = &[
         Family::Store,
         store_twice,
         [
-            "A second pool would hold the Central Management store: it has a database of that name.",
+            "A second pool would hold the Central Management store: it has a database of that \
+             name.",
             "There is one store. With two, nobody could say which document counts.",
             "Take the database out, or rename it.",
         ],
@@ -45,8 +47,8 @@ pub(super) const RULES: &[Rule] = &[
         store_not_mirrored,
         [
             "The Central Management store is in a pool of one server.",
-            "When that server is lost, the history of documents is lost with it; processes go on with \
-         their own copies.",
+            "When that server is lost, the history of documents is lost with it; processes go on \
+             with their own copies.",
             "Name a mirrored pool.",
         ],
     ),

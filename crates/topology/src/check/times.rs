@@ -31,7 +31,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "Times of a pool do not fit together.",
             "A mirror may stand only when the old principal has certainly stopped: otherwise both \
-         would take writes at once.",
+             would take writes at once.",
             "Change the times so that they fit, or leave them to the profile.",
         ],
     ),

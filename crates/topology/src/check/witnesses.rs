@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::diagnostic::{Family, Report, Rule};
+use crate::diagnostic::{Family, Report, Rule, meant};
 use crate::document::Pool;
 use crate::resolve::Method;
 
@@ -17,7 +17,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "A mirrored pool has no witness.",
             "Failover will be manual: when the principal is lost, the pool is not served until a \
-         person decides, and nothing but the mirror's word counts then.",
+             person decides, and nothing but the mirror's word counts then.",
             "Add a [[witness]] on a third machine, and name it in the pool or in defaults.",
         ],
     ),
@@ -28,7 +28,7 @@ pub(super) const RULES: &[Rule] = &[
         [
             "One witness serves several pairs of servers.",
             "That works, and is less resilient than a witness for each: while it is away, none of \
-         them fails over by itself.",
+             them fails over by itself.",
             "Watch that witness well, or add a second one and share the pools out.",
         ],
     ),
@@ -95,7 +95,12 @@ fn witness_without_pool(world: &World<'_>, report: &mut Report) {
         });
         let is_default = world.document.defaults.witness.as_ref() == Some(&witness.name);
         let waits = is_default && world.document.pools_by(Method::Mirroring).next().is_none();
-        if !is_named && !waits && !witness.name.is_empty() {
+        // A misspelt name is told where it is misspelt.
+        let is_meant = world.pools().filter_map(|pool| pool.witness.as_ref()).any(|named| {
+            world.document.witness(named).is_none()
+                && meant(named, [&*witness.name.value]).is_some()
+        });
+        if !is_named && !waits && !is_meant && !witness.name.is_empty() {
             report.at(&witness.name.span, format!("witness {} serves no pool", witness.name));
         }
     }

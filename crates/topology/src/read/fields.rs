@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
 
     fn wrong(&mut self, name: &'static str, value: &Spanned<DeValue<'_>>, wanted: &str) {
         self.broken.push(name.to_owned());
-        let message = format!("{name} is {}, not {}", wanted, kind(value.get_ref()));
+        let message = format!("{name} wants {wanted}, not {}", kind(value.get_ref()));
         let mut found = Diagnostic::new(&WRONG_TYPE, Some(value.span()), message);
         found.label(format!("this is {}", kind(value.get_ref())));
         found.remedy(format!("Write {wanted}."));
@@ -146,7 +146,7 @@ impl<'a> Fields<'a> {
         for entry in array {
             match text_of(entry) {
                 Some(text) => texts.push(text),
-                None => self.wrong(name, entry, WANTED),
+                None => self.wrong(name, entry, "texts in quotes"),
             }
         }
         Some(texts)
@@ -211,7 +211,7 @@ impl<'a> Fields<'a> {
                 | DeValue::Float(_)
                 | DeValue::Boolean(_)
                 | DeValue::Datetime(_)
-                | DeValue::Array(_) => self.wrong(name, entry, "a list of tables"),
+                | DeValue::Array(_) => self.wrong(name, entry, "tables, such as { name = \"x\" }"),
             }
         }
         all

@@ -58,12 +58,11 @@ pub(crate) static SECRET: Rule = rule(
 pub(crate) static RULES: &[&Rule] =
     &[&SYNTAX, &DUPLICATE_KEY, &UNKNOWN_FIELD, &WRONG_TYPE, &OUT_OF_RANGE, &MISSING_FIELD, &SECRET];
 
-/// Whether a field or a setting of this name would hold a secret.
+/// Whether a field or a setting of this name would hold a secret. `password_encryption` and
+/// `password_file` would not: it is the end of a name that says what it is.
 pub(crate) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    let harmless = ["password_encryption", "ssl_passphrase_command_supports_reload"];
-    ["password", "passwd", "passphrase", "secret", "token", "private_key"]
+    ["password", "passwd", "pwd", "passphrase", "secret", "token", "private_key"]
         .iter()
-        .any(|word| name.contains(word))
-        && !harmless.contains(&name.as_str())
+        .any(|word| name.trim_end_matches('s').ends_with(word))
 }

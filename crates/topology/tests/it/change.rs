@@ -40,13 +40,11 @@ fn a_new_document_checks_clean_and_explains_itself() {
         name = "be2"
         host = "be2.example.com"
 
-
         # The third vote. It needs no data and little of a machine, but a machine of its own: one that
         # fails with neither of the servers.
         [[witness]]
         name = "wit1"
         host = "wit1.example.com"
-
 
         # A pool: what applications connect to. Its databases are mirrored and change sides together.
         [[pool]]
@@ -75,7 +73,6 @@ fn a_new_document_checks_clean_and_explains_itself() {
         [[pool.front_end]]
         name = "fe3"
         host = "fe3.example.com"
-
     "##]].assert_eq(&text);
 }
 

@@ -1,6 +1,8 @@
 //! The document from outside: what is found, how it is shown, what follows from it, and that the
 //! pages tell the truth about all of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod change;
 mod hostile;
 mod pages;

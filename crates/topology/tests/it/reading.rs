@@ -47,23 +47,22 @@ password = "hunter2"
     check(
         text,
         &expect![[r#"
-        wrong-type at "1": format is a whole number, not a text. Write a whole number.
-        unknown-field at deploymant: the document has no field deploymant. Did you mean deployment?
-        unknown-pool at "orders": there is no pool orders. Correct the name, or add a [[pool]] of this name.
-        wrong-type at [pool]: pool is a list of tables, not a table. Write [[pool]], with two brackets: a pool each.
-        mirroring-without-mirror at [pool]: pool  is to be mirrored and has no mirror. Add mirror = "NAME" with another server, or write method = "none".
-        no-witness at [pool]: pool  has no witness. Add a [[witness]] on a third machine, and name it in the pool or in defaults.
-        wrong-type at 7: name is a text in quotes, not a whole number. Write a text in quotes.
-        unknown-field at primary: a pool has no field primary. Did you mean principal?
-        number-out-of-range at 70000: port = 70000 is outside of 0 to 65535. Write a number from 0 to 65535.
-        wrong-type at "yes": users is true or false, not a text. Write true or false.
-        wrong-type at 3: applications is a list of texts, such as ["one", "two"], not a whole number. Write a list of texts, such as ["one", "two"].
-        unknown-field at lease: times has no field lease. Correct its name, or take it out; the page of all fields lists those that there are.
-        wrong-type at [1]: work_mem in settings is a list. Write a text, a whole number, or true or false.
-        wrong-type at "fe1": front_end is a list of tables, not a text. Write a list of tables.
-        missing-field at [[server]]: a server has no name. Add name = "…".
-        secret-in-document at password: password looks like a secret. Take it out, and change the secret if this document was shared.
-    "#]],
+            wrong-type at "1": format wants a whole number, not a text. Write a whole number.
+            unknown-field at deploymant: the document has no field deploymant. Did you mean deployment?
+            wrong-type at [pool]: pool wants a list of tables, not a table. Write [[pool]], with two brackets: a pool each.
+            mirroring-without-mirror at [pool]: pool is to be mirrored and has no mirror. Add mirror = "NAME" with another server, or write method = "none".
+            no-witness at [pool]: pool has no witness. Add a [[witness]] on a third machine, and name it in the pool or in defaults.
+            wrong-type at 7: name wants a text in quotes, not a whole number. Write a text in quotes.
+            unknown-field at primary: a pool has no field primary. Did you mean principal?
+            number-out-of-range at 70000: port = 70000 is outside of 0 to 65535. Write a number from 0 to 65535.
+            wrong-type at "yes": users wants true or false, not a text. Write true or false.
+            wrong-type at 3: applications wants texts in quotes, not a whole number. Write texts in quotes.
+            unknown-field at lease: times has no field lease. Correct its name, or take it out; the page of all fields lists those that there are.
+            wrong-type at [1]: work_mem in settings is a list. Write a text, a whole number, or true or false.
+            wrong-type at "fe1": front_end wants tables, such as { name = "x" }, not a text. Write tables, such as { name = "x" }.
+            missing-field at [[server]]: a server has no name. Add name = "…".
+            secret-in-document at password: password looks like a secret. Take it out, and change the secret if this document was shared.
+        "#]],
     );
 }
 
@@ -101,9 +100,8 @@ fn a_name_that_is_nearly_right_is_offered() {
     check(
         &text,
         &expect![[r#"
-        witness-without-pool at "wit2": witness wit2 serves no pool. Name it in a pool or in defaults, or take it out.
-        unknown-witness at "wti2": there is no witness wti2. Did you mean wit2? Otherwise add a [[witness]] wti2.
-    "#]],
+            unknown-witness at "wti2": there is no witness wti2. Did you mean wit2? Otherwise add a [[witness]] wti2.
+        "#]],
     );
 }
 
