@@ -29,6 +29,8 @@ mod route;
 mod servers;
 mod socket;
 mod status;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod verifiers;
 

@@ -224,7 +224,7 @@ impl Pool {
 }
 
 /// Notices that the principal's lease has run out.
-async fn expire(pool: Pool) {
+pub async fn expire(pool: Pool) {
     loop {
         let changed = pool.changed();
         let expires = pool.shared.routes.borrow().expires();

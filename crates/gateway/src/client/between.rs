@@ -418,6 +418,10 @@ impl Client {
         };
         if held.server.side.standby {
             if snapshot.principal.is_some() && self.talk.is_quiet() {
+                // What it had on the standby is not on the principal.
+                if let Some(reason) = self.kept.lost_with_server {
+                    return self.end(reason);
+                }
                 self.detach();
             }
             return Ok(());
