@@ -118,7 +118,28 @@ impl Edit {
         self.push("pool", table)
     }
 
-    /// Names the pool's mirror; a pool of one server becomes a mirrored one.
+    /// Takes a pool out, with its databases' and Front Ends' entries.
+    ///
+    /// # Errors
+    /// If there is no such pool.
+    pub fn remove_pool(&mut self, name: &str) -> Result<(), EditError> {
+        self.pool(name)?;
+        let mut above = String::new();
+        match self.document.get_mut("pool") {
+            Some(Item::ArrayOfTables(all)) => above = take_out(all, name),
+            Some(Item::Value(Value::Array(all))) => all.retain(|value| {
+                value.as_inline_table().is_none_or(|table| !is_called(table, name))
+            }),
+            Some(Item::None | Item::Value(_) | Item::Table(_)) | None => {}
+        }
+        let trailing = self.document.trailing().as_str().unwrap_or_default();
+        let trailing = above + trailing;
+        self.document.set_trailing(trailing);
+        Ok(())
+    }
+
+    /// Names the pool's mirror; a pool of one server becomes a mirrored one. What was said of the
+    /// mirror before alone (`settings_on`, `port_on`) goes with it.
     ///
     /// # Errors
     /// If there is no such pool.
@@ -127,6 +148,7 @@ impl Edit {
         if table.contains_key("method") {
             set(table, "method", "mirroring");
         }
+        forget_mirror(table, Some(server));
         set(table, "mirror", server);
         Ok(())
     }
@@ -137,6 +159,7 @@ impl Edit {
     /// If there is no such pool.
     pub fn remove_mirror(&mut self, pool: &str) -> Result<(), EditError> {
         let table = self.pool(pool)?;
+        forget_mirror(table, None);
         remove(table, "mirror");
         remove(table, "witness");
         remove(table, "spare_witnesses");
@@ -262,6 +285,40 @@ fn tables<'a>(
 
 fn is_called(table: &dyn TableLike, name: &str) -> bool {
     table.get("name").and_then(Item::as_str) == Some(name)
+}
+
+/// Takes a table out. Comments that a blank line parts from it belong to what stands above: they
+/// go to the next table of the list, or are returned.
+fn take_out(all: &mut ArrayOfTables, name: &str) -> String {
+    let Some(at) = all.iter().position(|table| is_called(table, name)) else {
+        return String::new();
+    };
+    let prefix = |table: &Table| {
+        table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned()
+    };
+    let own = all.get(at).map(prefix).unwrap_or_default();
+    let above = own.rfind("\n\n").map_or("", |blank| &own[..=blank]);
+    let above = if above.contains('#') { above.to_owned() } else { String::new() };
+    all.remove(at);
+    let Some(next) = all.get_mut(at) else { return above };
+    let joined = above + &prefix(next);
+    next.decor_mut().set_prefix(joined);
+    String::new()
+}
+
+/// Takes out what is said of the present mirror alone, unless it is `next`.
+fn forget_mirror(table: &mut dyn TableLike, next: Option<&str>) {
+    let mirror = table.get("mirror").and_then(Item::as_str).map(str::to_owned);
+    let Some(mirror) = mirror.filter(|mirror| Some(mirror.as_str()) != next) else { return };
+    for field in ["settings_on", "port_on"] {
+        let Some(of_servers) = table.get_mut(field).and_then(Item::as_table_like_mut) else {
+            continue;
+        };
+        of_servers.remove(&mirror);
+        if of_servers.is_empty() {
+            remove(table, field);
+        }
+    }
 }
 
 /// Sets a field. The comment behind an old value stays.

@@ -76,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 const TYPES: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
-const METHODS: [&str; 14] = [
+const METHODS: [&str; 15] = [
     "trust",
     "reject",
     "scram-sha-256",
@@ -90,6 +90,7 @@ const METHODS: [&str; 14] = [
     "radius",
     "cert",
     "pam",
+    "bsd",
     "oauth",
 ];
 const OWN_ROLES: [&str; 2] = ["backstay", "backstay_front_end"];

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, meant};
+use crate::document::ServerSettings;
 use crate::place::{Placed, Span, Table};
 
 use super::rules::{MISSING_FIELD, OUT_OF_RANGE, SECRET, UNKNOWN_FIELD, WRONG_TYPE, is_secret};
@@ -41,6 +42,9 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("front_ends", "front_end"),
     ("frontend", "front_end"),
 ];
+
+/// What a setting may be, in words.
+pub(super) const SETTING: &str = "a text, a whole number, or true or false";
 
 pub(super) struct Fields<'a> {
     table: &'a DeTable<'a>,
@@ -242,21 +246,62 @@ impl<'a> Fields<'a> {
             self.wrong(name, value, "a table, such as { name = \"value\" }");
             return Vec::new();
         };
+        self.entries(name, wanted, table, read)
+    }
+
+    /// Settings by the servers that they are for.
+    pub(super) fn settings_on(&mut self, name: &'static str) -> Vec<ServerSettings> {
+        const WANTED: &str = "a table of settings, such as { work_mem = \"64MB\" }";
+        let Some(value) = self.take(name) else { return Vec::new() };
+        let DeValue::Table(servers) = value.get_ref() else {
+            self.wrong(name, value, "a table, such as { be1 = { work_mem = \"64MB\" } }");
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for (key, value) in servers {
+            let server = Placed::new(key.get_ref().clone().into_owned(), key.span());
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    let settings = self.entries(name, SETTING, table, setting_of);
+                    all.push(ServerSettings { server, settings });
+                }
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => self.wrong_entry(name, &server, value, WANTED),
+            }
+        }
+        all.sort_by_key(|on| on.server.span.start);
+        all
+    }
+
+    fn entries<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        table: &'a DeTable<'a>,
+        read: fn(&Spanned<DeValue<'a>>) -> Option<T>,
+    ) -> Vec<(Placed<String>, T)> {
         let mut all = Vec::new();
         for (key, value) in table {
             let key = Placed::new(key.get_ref().clone().into_owned(), key.span());
             match read(value) {
                 Some(read) => all.push((key, read)),
-                None => {
-                    let message = format!("{key} in {name} is {}", kind(value.get_ref()));
-                    let mut found = Diagnostic::new(&WRONG_TYPE, Some(value.span()), message);
-                    found.remedy(format!("Write {wanted}."));
-                    self.found.push(found);
-                }
+                None => self.wrong_entry(name, &key, value, wanted),
             }
         }
         all.sort_by_key(|(key, _)| key.span.start);
         all
+    }
+
+    fn wrong_entry(&mut self, name: &str, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let message = format!("{key} in {name} wants {wanted}, not {}", kind(value.get_ref()));
+        let mut found = Diagnostic::new(&WRONG_TYPE, Some(value.span()), message);
+        found.label(format!("this is {}", kind(value.get_ref())));
+        found.remedy(format!("Write {wanted}."));
+        self.found.push(found);
     }
 
     /// Tells of fields that nobody asked for and of those that are missing. Called last.
@@ -333,19 +378,6 @@ pub(super) fn setting_of(value: &Spanned<DeValue<'_>>) -> Option<Placed<String>>
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => return None,
     };
     Some(Placed::new(text, value.span()))
-}
-
-/// Settings by their names; those that are no settings are left out.
-pub(super) fn settings_of(
-    value: &Spanned<DeValue<'_>>,
-) -> Option<Vec<(Placed<String>, Placed<String>)>> {
-    let mut all = Vec::new();
-    for (key, value) in value.get_ref().as_table()? {
-        let key = Placed::new(key.get_ref().clone().into_owned(), key.span());
-        all.push((key, setting_of(value)?));
-    }
-    all.sort_by_key(|(key, _)| key.span.start);
-    Some(all)
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

@@ -1,13 +1,11 @@
 //! Each table of the document, field by field. A test holds it against the schema.
 
 use crate::document::{
-    Cluster, Database, Defaults, Document, FrontEnd, FrontEndOptions, Pool, Server, ServerSettings,
-    Site, Times, Witness,
+    Cluster, Database, Defaults, Document, FrontEnd, FrontEndOptions, Pool, Server, Site, Times,
+    Witness,
 };
 
-use super::fields::{Fields, port_of, setting_of, settings_of};
-
-const SETTING: &str = "a text, a whole number, or true or false";
+use super::fields::{Fields, SETTING, port_of, setting_of};
 
 pub(super) fn document(fields: &mut Fields<'_>) -> Document {
     Document {
@@ -71,7 +69,6 @@ fn witness(fields: &mut Fields<'_>) -> Witness {
 }
 
 fn pool(fields: &mut Fields<'_>) -> Pool {
-    let settings_on = fields.free("settings_on", "a table of settings", settings_of);
     Pool {
         name: fields.needed("name"),
         method: fields.text("method"),
@@ -87,10 +84,7 @@ fn pool(fields: &mut Fields<'_>) -> Pool {
         profile: fields.text("profile"),
         times: fields.table("times", "times", times).unwrap_or_default(),
         settings: fields.free("settings", SETTING, setting_of),
-        settings_on: settings_on
-            .into_iter()
-            .map(|(server, settings)| ServerSettings { server, settings })
-            .collect(),
+        settings_on: fields.settings_on("settings_on"),
         client_access: fields.texts("client_access"),
         root: fields.text("root"),
         data_dir: fields.text("data_dir"),

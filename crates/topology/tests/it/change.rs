@@ -160,6 +160,40 @@ fn a_mirror_goes_and_comes_and_comments_stay() {
 }
 
 #[test]
+fn what_was_said_of_the_mirror_alone_goes_with_it() {
+    let own = "port_on = { be1 = 5440, be2 = 5441 }\nsettings_on.be2 = { work_mem = \"1MB\" }\n";
+    let text = changed(EXAMPLE, "users = true", &format!("{own}users = true"));
+    for text in [
+        edited(&text, |edit| edit.remove_mirror("orders")),
+        edited(&text, |edit| {
+            edit.add_server(&Place::new("be3", "be3.example.com"))?;
+            edit.set_mirror("orders", "be3")
+        }),
+    ] {
+        assert_eq!(examine(&text).errors(), 0, "{text}");
+        assert!(text.contains("be1 = 5440") && !text.contains("work_mem"), "{text}");
+    }
+    assert_eq!(edited(&text, |edit| edit.set_mirror("orders", "be2")), text);
+}
+
+#[test]
+fn a_pool_is_taken_out() {
+    let text = edited(EXAMPLE, |edit| edit.remove_pool("archive"));
+    expect![[r#"
+        - name = "archive"
+        - method = "clustering"
+        - cluster = { name = "archive-sql.example.com", port = 5432 }
+    "#]]
+    .assert_eq(&difference(EXAMPLE, &text));
+    let two = format!("{EXAMPLE}# behind\n\n# before\n[[pool]]\nname = \"x\"\n");
+    let text = edited(&two, |edit| edit.remove_pool("archive"));
+    assert!(text.contains("resiliency_after_s = 1800\n# behind"), "{text}");
+    let text = "format = 1\npool = [{ name = \"a\" }, { name = \"b\" }]\n";
+    let text = edited(text, |edit| edit.remove_pool("a"));
+    assert!(!text.contains("\"a\"") && text.contains("\"b\""), "{text}");
+}
+
+#[test]
 fn a_comment_above_a_removed_field_goes_to_the_next_one() {
     let text = changed(EXAMPLE, "witness = \"wit1\"\n", "# ask Ann first\nwitness = \"wit1\"\n");
     let text = edited(&text, |edit| edit.remove_witness("orders"));

@@ -104,7 +104,9 @@ fn the_page_of_fields_is_what_the_schema_says() {
 fn fields(page: &mut String, table: &Value) {
     let required: Vec<&str> =
         table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for (name, property) in table["properties"].as_object().unwrap() {
+    let mut all: Vec<(&String, &Value)> = table["properties"].as_object().unwrap().iter().collect();
+    all.sort_by_key(|(name, _)| (*name != "name", !required.contains(&name.as_str())));
+    for (name, property) in all {
         let mark = if required.contains(&name.as_str()) { " †" } else { "" };
         let words = one_line(property["description"].as_str().unwrap());
         let _ = writeln!(page, "| `{name}`{mark} | {} | {words} |", kind(property));

@@ -58,7 +58,7 @@ password = "hunter2"
             wrong-type at "yes": users wants true or false, not a text. Write true or false.
             wrong-type at 3: applications wants texts in quotes, not a whole number. Write texts in quotes.
             unknown-field at lease: times has no field lease. Correct its name, or take it out; the page of all fields lists those that there are.
-            wrong-type at [1]: work_mem in settings is a list. Write a text, a whole number, or true or false.
+            wrong-type at [1]: work_mem in settings wants a text, a whole number, or true or false, not a list. Write a text, a whole number, or true or false.
             wrong-type at "fe1": front_end wants tables, such as { name = "x" }, not a text. Write tables, such as { name = "x" }.
             missing-field at [[server]]: a server has no name. Add name = "…".
             secret-in-document at password: password looks like a secret. Take it out, and change the secret if this document was shared.
@@ -81,6 +81,28 @@ fn a_text_that_is_no_toml_is_told_with_all_its_faults() {
         syntax at : this is not understood: invalid basic string, expected `"`. Mend the line: texts stand in quotes, tables begin with [name] or [[name]].
     "#]],
     );
+}
+
+#[test]
+fn settings_of_one_server_are_read_one_by_one() {
+    let text = changed(
+        SOUND,
+        "port = 5433",
+        "port = 5433\nsettings_on = { be3 = { work_mem = [1] }, be4 = 7 }",
+    );
+    check(
+        &text,
+        &expect![[r#"
+        wrong-type at [1]: work_mem in settings_on wants a text, a whole number, or true or false, not a list. Write a text, a whole number, or true or false.
+        wrong-type at 7: be4 in settings_on wants a table of settings, such as { work_mem = "64MB" }, not a whole number. Write a table of settings, such as { work_mem = "64MB" }.
+    "#]],
+    );
+}
+
+#[test]
+fn a_text_from_another_system_is_read_as_well() {
+    assert_eq!(ids(&SOUND.replace('\n', "\r\n")), [""; 0]);
+    assert_eq!(ids(&format!("\u{feff}{SOUND}")), [""; 0]);
 }
 
 #[test]
