@@ -469,3 +469,34 @@ fn lowering_synchronous_commit_is_refused_or_warned_of() {
         assert_eq!(tags(&it.client), to_client);
     }
 }
+
+/// COMMIT as libraries send a text of their own: parsed without a name, described, executed.
+#[test]
+fn a_commit_that_was_described_is_told_like_any_other() {
+    for before in 0..=3 {
+        let mut it = Talk::new(OPEN);
+        it.talk.tx_writes = true;
+        let (parse, bind) = (parse("", "commit"), bind(""));
+        let batch: [(u8, &[u8]); 5] =
+            [(parse.0, &parse.1), (b'D', b"S\0"), (bind.0, &bind.1), EXECUTE, SYNC];
+        // However much of it has come before the rest.
+        let described: [(u8, &[u8]); 3] = [(b'1', b""), (b't', b"\0\0"), (b'n', b"")];
+        let mut seen = String::new();
+        if before == 0 {
+            assert_eq!(it.sends(&batch), "PDBEH");
+        } else {
+            assert_eq!(it.sends(&batch[..2]), "PD");
+            seen = it.answers(&described[..before]);
+            assert_eq!(it.sends(&batch[2..]), "BEH");
+        }
+        seen.push_str(&it.answers(&described[before..]));
+        assert_eq!(it.answers_id("77"), "B");
+        assert_eq!(it.sends(&[]), "ES");
+        let Cut::Doubt(doubt) = it.cut() else { panic!("no doubt") };
+        assert_eq!(doubt.xid, 77);
+        assert_eq!(it.judged(Outcome::Committed), Cut::Settled);
+        seen.push_str(&tags(&it.client));
+        assert_eq!(seen, "1tn2CZ");
+        assert!(has(&it.client, "COMMIT"));
+    }
+}
