@@ -6,17 +6,18 @@
 use std::fmt;
 use std::time::Duration;
 
+use agent::peers::{Channel, ChannelError, Transport};
 use anyhow::Context as _;
 use protocol::admin::{FrontEndStatus, MemberStatus, Refusal, Request, Response};
-use protocol::frame::{self, Decoder, Frame, Kind};
-use protocol::handshake::{Introduction, Refused, Role, Welcome};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use protocol::frame::Kind;
+use protocol::handshake::{Introduction, Role};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::deployment::{Deployment, FrontEndEntry, MemberEntry, PoolEntry};
 use crate::output::hinted;
 use crate::picture::{Heard, HeardFrontEnd, Picture};
+use crate::trust_place;
 
 /// How long a member may take to say how it is.
 pub const LOOK_DEADLINE: Duration = Duration::from_millis(1_000);
@@ -78,10 +79,10 @@ async fn exchange(
     member: &MemberEntry,
     request: &Request,
 ) -> anyhow::Result<Response> {
-    let mut line = Line::open(deployment, member).await?;
-    line.send(Kind::Request, &request.to_bytes()).await?;
+    let mut channel = open(deployment, member).await?;
+    channel.put(Kind::Request, &request.to_bytes()).map_err(said)?;
     loop {
-        let frame = line.next().await?;
+        let frame = channel.receive().await.map_err(said)?;
         match frame.kind {
             Kind::Response => {
                 return Response::from_bytes(&frame.payload)
@@ -95,56 +96,36 @@ async fn exchange(
     }
 }
 
-struct Line {
-    stream: TcpStream,
-    decoder: Decoder,
+/// It says what it was caused by already.
+pub fn said(error: ChannelError) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
 }
 
-impl Line {
-    async fn open(deployment: &str, member: &MemberEntry) -> anyhow::Result<Line> {
-        let stream = TcpStream::connect(&member.address)
-            .await
-            .with_context(|| format!("it is not reached at {}", member.address))?;
-        stream.set_nodelay(true).context("prepare the connection")?;
-        let mut line = Line { stream, decoder: Decoder::default() };
-        let me = Introduction {
-            deployment: deployment.to_owned(),
-            host: "administrator".to_owned(),
-            run: u64::from(std::process::id()),
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let hello = me.hello(Role::Administrator, &member.name);
-        line.send(Kind::Hello, &hello.to_bytes()).await?;
-        let frame = line.next().await?;
-        match frame.kind {
-            Kind::Welcome => {
-                Welcome::from_bytes(&frame.payload)?;
-                Ok(line)
-            }
-            Kind::Refused => Err(Refused::from_bytes(&frame.payload)?.into()),
-            Kind::Hello | Kind::Batch | Kind::Request | Kind::Response | Kind::Ping => {
-                anyhow::bail!("it does not introduce itself")
-            }
-        }
+/// A connection to `member` as this administrator.
+async fn open(deployment: &str, member: &MemberEntry) -> anyhow::Result<Channel> {
+    let stream = TcpStream::connect(&member.address)
+        .await
+        .with_context(|| format!("it is not reached at {}", member.address))?;
+    let transport = Transport::patient(stream).context("prepare the connection")?;
+    let credentials = trust_place::find(deployment)?;
+    if let Some(credentials) = &credentials {
+        trust_place::renew_if_due(credentials).await;
     }
-
-    async fn send(&mut self, kind: Kind, payload: &[u8]) -> anyhow::Result<()> {
-        let mut bytes = Vec::new();
-        frame::write(kind, payload, &mut bytes)?;
-        self.stream.write_all(&bytes).await.context("send to it")
-    }
-
-    async fn next(&mut self) -> anyhow::Result<Frame> {
-        let mut bytes = [0_u8; 16 * 1024];
-        loop {
-            if let Some(frame) = self.decoder.next_frame()? {
-                return Ok(frame);
-            }
-            let count = self.stream.read(&mut bytes).await.context("read from it")?;
-            anyhow::ensure!(count > 0, "it closed the connection");
-            self.decoder.push(&bytes[..count]);
-        }
-    }
+    let transport = trust_place::secure(transport, credentials.as_ref(), &member.name).await?;
+    let host = match &credentials {
+        Some(credentials) => credentials.identity().name.clone(),
+        None => "administrator".to_owned(),
+    };
+    let me = Introduction {
+        deployment: deployment.to_owned(),
+        host,
+        run: u64::from(std::process::id()),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut channel = Channel::new(transport);
+    let hello = me.hello(Role::Administrator, &member.name);
+    channel.introduce(&hello).await.map_err(said)?;
+    Ok(channel)
 }
 
 /// What one member says of itself.

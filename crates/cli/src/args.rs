@@ -29,6 +29,9 @@ pub struct Which {
     /// Which members there are and where; without it, the demo that runs in this directory.
     #[arg(long, global = true, env = "BACKSTAY_DEPLOYMENT", value_name = "FILE")]
     pub deployment: Option<PathBuf>,
+    /// The directory of the administrator's certificate (default: ~/.config/backstay/DEPLOYMENT).
+    #[arg(long, global = true, env = "BACKSTAY_TRUST", value_name = "DIR")]
+    pub trust: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -74,6 +77,139 @@ pub enum Command {
     /// sessions over a failover. It runs in the foreground and logs to standard error (level:
     /// BACKSTAY_LOG). SIGTERM ends it, and with it the client sessions.
     FrontEnd(FrontEndArgs),
+    /// Make the deployment's own authority, and let servers and people join with it.
+    ///
+    /// The authority is a directory on an administrator's machine. Whoever has it can let anybody
+    /// in: keep it private, and keep a copy of it.
+    ///
+    /// From nothing to servers that trust each other:
+    ///   backstay authority init production --address adm.example.com:7024
+    ///   backstay authority serve --listen 0.0.0.0:7024 &
+    ///   backstay authority issue-token --name be1 --role server --host be1.example.com
+    /// and on be1, with what that printed:
+    ///   backstay join --token TOKEN --state-dir /var/lib/backstay
+    #[command(verbatim_doc_comment)]
+    Authority(AuthorityArgs),
+    /// Get this machine's certificate, with a token from `backstay authority issue-token`.
+    ///
+    /// Key and certificate go to the directory `trust` of the state directory; an administrator's
+    /// go to ~/.config/backstay. A running process finds a renewed certificate by itself; a process
+    /// that had none before must be started again. May be repeated.
+    Join(JoinArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct AuthorityArgs {
+    /// The directory of the authority (default: the only one under ~/.config/backstay).
+    #[arg(long, global = true, env = "BACKSTAY_AUTHORITY", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: AuthorityCommand,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AuthorityCommand {
+    /// Make the authority of a new deployment, and the first administrator's certificate.
+    Init {
+        /// The deployment's name.
+        deployment: String,
+        /// The name of the first administrator.
+        #[arg(long, value_name = "NAME", default_value = "administrator")]
+        administrator: String,
+        /// Where `authority serve` will be reached by those who join.
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+    /// Print a token that lets one machine or person join. Good once, and for an hour.
+    IssueToken {
+        #[command(flatten)]
+        subject: SubjectArgs,
+        /// How many minutes the token is good.
+        #[arg(long, value_name = "N", default_value_t = 60,
+              value_parser = clap::value_parser!(u32).range(1..=10_080))]
+        minutes: u32,
+    },
+    /// Make a key and a certificate in a directory, to be copied to where they belong.
+    ///
+    /// For those who copy files to their servers anyway; `issue-token` keeps the key where it is
+    /// made.
+    Issue {
+        #[command(flatten)]
+        subject: SubjectArgs,
+        /// Where the files go; on the server they belong into `trust` of the state directory.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Show who has a certificate.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Renew somebody's certificate no more, and void tokens in that name.
+    ///
+    /// Members refuse a server, a witness or a Front End as soon as it is not in their
+    /// configuration any more. For a person, put the name into the file `trust/revoked` of each
+    /// member's state directory: it counts at once.
+    Revoke {
+        /// Whose certificate.
+        name: String,
+    },
+    /// Answer those who join and those who renew, until it is ended.
+    ///
+    /// It may run while machines join and be ended again; certificates are renewed 30 days before
+    /// their end, as soon as it runs then.
+    Serve {
+        /// Where to listen.
+        #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7024")]
+        listen: std::net::SocketAddr,
+        /// How others reach it, if `init` was not told. Kept, and written into tokens.
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct SubjectArgs {
+    /// The name of the process, as in the configuration, or of the person.
+    #[arg(long)]
+    pub name: String,
+    /// What it is.
+    #[arg(long, value_enum, default_value_t = RoleName::Server)]
+    pub role: RoleName,
+    /// A host name or address of it, for clients that check them. May be given several times.
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// The name has a certificate already, and this is for a machine that replaces it.
+    #[arg(long)]
+    pub again: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum RoleName {
+    /// The agent of a Back End server.
+    Server,
+    Witness,
+    FrontEnd,
+    Administrator,
+    /// Looks, and can change nothing.
+    ReadOnlyAdministrator,
+}
+
+#[derive(Args, Debug)]
+pub struct JoinArgs {
+    /// The token; `-` reads it from standard input.
+    #[arg(long, env = "BACKSTAY_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// Where the authority's service is, if not where the token says.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub authority: Option<String>,
+    /// The state directory of the process that joins.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Join even if there is a good certificate.
+    #[arg(long)]
+    pub again: bool,
 }
 
 #[derive(Args, Debug)]

@@ -13,6 +13,7 @@ mod drill;
 mod output;
 mod picture;
 mod show;
+mod trust_place;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         Command::Server(args) => command::process::server(args),
         Command::Witness(args) => command::process::witness(args),
         Command::FrontEnd(args) => command::process::front_end(args),
+        Command::Authority(args) => command::authority::run(args),
+        Command::Join(args) => command::join::run(args),
         Command::Demo(_) | Command::Pool(_) | Command::Drill(_) => ask(&cli),
     };
     match outcome {
@@ -46,7 +49,10 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
         .context("start the runtime")?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let found = |which: &Which| deployment::find(which.deployment.as_deref());
+        let found = |which: &Which| {
+            trust_place::name(which.trust.clone());
+            deployment::find(which.deployment.as_deref())
+        };
         match &cli.command {
             Command::Demo(args) => command::demo::run(args).await,
             Command::Pool(args) => command::pool::run(&found(&args.which)?, &args.command).await,
@@ -54,6 +60,8 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
             Command::Server(args) => command::process::server(args),
             Command::Witness(args) => command::process::witness(args),
             Command::FrontEnd(args) => command::process::front_end(args),
+            Command::Authority(args) => command::authority::run(args),
+            Command::Join(args) => command::join::run(args),
         }
     })
 }

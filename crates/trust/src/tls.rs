@@ -112,6 +112,14 @@ impl Credentials {
         &self.own
     }
 
+    /// Of the authority's public key, as tokens name it.
+    ///
+    /// # Errors
+    /// The authority's certificate cannot be read.
+    pub fn authority_fingerprint(&self) -> Result<[u8; 32], Error> {
+        Ok(Certificate::read(&self.authority)?.fingerprint)
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.own.identity
     }

@@ -70,6 +70,15 @@ impl Transport {
         Ok(Transport(Carrier::Tcp(Socket::new(stream))))
     }
 
+    /// For commands: a person waits longer for a slow network than a member does.
+    ///
+    /// # Errors
+    /// The socket does not take its options.
+    pub fn patient(stream: TcpStream) -> io::Result<Transport> {
+        stream.set_nodelay(true)?;
+        Ok(Transport(Carrier::Tcp(Socket::new(stream))))
+    }
+
     /// The dialling side's handshake. `config` says who must answer.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ pub fn front_end(args: &FrontEndArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a process until it ends by itself or a signal asks it to.
-fn run(process: impl AsyncFnOnce(End) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+pub fn run(process: impl AsyncFnOnce(End) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -83,7 +83,7 @@ fn run(process: impl AsyncFnOnce(End) -> anyhow::Result<()>) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-type End = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type End = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn asked_to_end(mut terminate: Signal, mut interrupt: Signal) {
     tokio::select! {
