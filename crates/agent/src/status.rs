@@ -24,7 +24,9 @@ mod waiting;
 /// One session as its member sees it.
 pub(crate) fn of(seat: &Seat, now: Instant) -> SessionStatus {
     let view = seat.session.view(now);
-    let part = &seat.part;
+    let mut part = seat.part.clone();
+    part.members.extend(seat.former.clone());
+    let part = &part;
     let condition = seat.door.as_ref().map(|door| door.condition.borrow().clone());
     let term = view.record.map_or(0, |record| record.id.term.0);
     let mut alarms = alarms(seat, &view);

@@ -133,7 +133,12 @@ impl Session {
             return;
         };
         let answered = |member: Member| answers.iter().any(|(from, ..)| *from == member);
-        let all = newest.members.others(self.config.me).all(answered);
+        // Whatever a witness had voted for or accepted was asked of it by a partner, who holds it.
+        let asks = |member: &Member| match (self.config.me, member) {
+            (Member::Witness(_), Member::Witness(_)) => false,
+            (Member::Witness(_) | Member::Partner(_), _) => true,
+        };
+        let all = newest.members.others(self.config.me).filter(asks).all(answered);
         let principal = Session::principal_of(&newest);
         let ordered = self.learn_from_principal
             && answered(principal)

@@ -9,7 +9,7 @@ use crate::message::{Body, Report, Stamp};
 use crate::output::{Alarm, Event, Rejection};
 use crate::partner::Stance;
 use crate::principal::Step;
-use crate::record::{Boundary, Promotion, Protection, Record};
+use crate::record::{Boundary, Members, Promotion, Protection, Record};
 use crate::session::{Session, Turn};
 use crate::term::{Member, Term};
 use crate::time::Instant;
@@ -169,8 +169,13 @@ impl Session {
     fn watch_witness(&mut self, turn: &mut Turn) {
         let lease = self.config.timing.lease;
         let since = self.side_mut().listen_since;
-        let silent = self.members().witnesses().any(|witness| {
+        let members = self.members();
+        let silent = members.witnesses().any(|witness| {
             let heard = self.live.get(&Member::Witness(witness)).and_then(|live| live.heard);
+            if heard.is_none() && matches!(members, Members::Changing { .. }) {
+                // It has just been named: the change waits for it.
+                return false;
+            }
             turn.now.since(heard.unwrap_or(since).max(since)) >= lease
         });
         if silent != self.side_mut().witness_silent {

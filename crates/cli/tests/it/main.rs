@@ -19,6 +19,7 @@ mod front_end_handover;
 mod front_end_limits;
 mod front_end_log_in;
 mod front_end_pooling;
+mod parts;
 mod place;
 mod stage;
 mod usage;

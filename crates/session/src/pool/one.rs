@@ -117,3 +117,48 @@ fn who_serves_never_counts_longer_than_a_voter_grants_while_times_change() {
     let given = pool.place(W).session.as_mut().unwrap().lease_presumed_given(now);
     assert_eq!(given.map(|given| given.until), Some(now.after(longest)));
 }
+
+#[test]
+fn a_new_witness_learns_from_both_partners_alone() {
+    let mut pool = Pool::new(true);
+    let other = WitnessId(8);
+    let new = Member::Witness(other);
+    let place = Place {
+        session: None,
+        disk: Durable::lost(Identity(9)),
+        position: Position::default(),
+        started: 0,
+        primary: false,
+        runs: false,
+        guard: false,
+        barrier: None,
+        follows: None,
+        upstream: Timeline::INITIAL,
+    };
+    pool.members.push((new, place));
+    pool.cuts = vec![(W, new)];
+    pool.start(new);
+    pool.configure(A, Wanted::Pair { witness: Some(other) });
+    pool.run(3_000);
+    for member in [A, B, new] {
+        assert_eq!(pool.record(member).members, Members::Settled(Some(other)), "{member:?}");
+    }
+    assert!(!pool.events.contains(&(A, Event::Alarm(Alarm::WitnessLost))));
+    let now = pool.now;
+    let former = pool.place(W).session.as_ref().unwrap();
+    assert_eq!(former.may_leave(now), Leave::Now, "it was told that it is no member any more");
+}
+
+#[test]
+fn whoever_serves_or_is_counted_on_may_not_leave() {
+    let mut pool = Pool::new(true);
+    let now = pool.now;
+    let mut may = |member| pool.place(member).session.as_ref().unwrap().may_leave(now);
+    assert_eq!((may(A), may(B), may(W)), (Leave::HandOverFirst, Leave::Later, Leave::Later));
+    pool.crash_host(A);
+    pool.crash_host(W);
+    pool.run(20_000);
+    let now = pool.now;
+    let mirror = pool.place(B).session.as_ref().unwrap();
+    assert_eq!(mirror.may_leave(now), Leave::Now, "nobody is left who could miss it");
+}
