@@ -13,7 +13,7 @@ use crate::check::Checked;
 use crate::document::{FrontEnd, FrontEndOptions, Pool, Server};
 use crate::place::Placed;
 use crate::resolve::{
-    CLIENTS, DRAIN_MS, HOLD_S, Method, POSTGRES_PORT, RESILIENCY_AFTER_S, SERVER_CONNECTIONS,
+    CLIENTS, DRAIN_MS, HOLD_S, Method, POSTGRES_LISTEN, POSTGRES_PORT, RESILIENCY_AFTER_S, SERVER_CONNECTIONS,
     SLOT_WAL_KEEP, SOCKET_DIR, STANDBY_READS_AFTER_S,
 };
 
@@ -58,6 +58,8 @@ pub struct ServerPart {
     pub data_dir: String,
     pub files_dir: String,
     pub socket_dir: String,
+    /// `listen_addresses` while clients or the partner may come.
+    pub postgres_listen: String,
     pub locale: Option<String>,
     pub slot_wal_keep: String,
     pub settings: BTreeMap<String, String>,
@@ -212,6 +214,8 @@ impl Checked {
             data_dir: self.data_dir_of(pool, Some(server)),
             files_dir: self.files_dir_of(pool, Some(server)),
             socket_dir: text(&pool.socket_dir).unwrap_or_else(|| SOCKET_DIR.to_owned()),
+            postgres_listen: text(&server.postgres_listen)
+                .unwrap_or_else(|| POSTGRES_LISTEN.to_owned()),
             locale: text(&pool.locale),
             slot_wal_keep: text(&pool.slot_wal_keep).unwrap_or_else(|| SLOT_WAL_KEEP.to_owned()),
             settings: settings.collect(),

@@ -105,6 +105,8 @@ pub struct Server {
     pub os_user: Option<Text>,
     /// Where `postgres` is on this server. Default: that of `defaults`.
     pub pg_bin_dir: Option<Text>,
+    /// The addresses that PostgreSQL listens at here, separated by commas. Default: "*", all.
+    pub postgres_listen: Option<Text>,
     /// Where this server's pools have their files, instead of the `root` of `defaults`.
     pub root: Option<Text>,
     /// The agent's state directory, as its own file says; only checked here. Default:

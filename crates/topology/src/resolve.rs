@@ -19,6 +19,7 @@ pub const ROOT: &str = "/srv/backstay";
 pub const STATE_DIR: &str = "/var/lib/backstay";
 pub const SOCKET_DIR: &str = "/run/postgresql";
 pub const OS_USER: &str = "postgres";
+pub const POSTGRES_LISTEN: &str = "*";
 pub const SLOT_WAL_KEEP: &str = "1GB";
 pub const SERVER_CONNECTIONS: u32 = 90;
 pub const CLIENTS: u32 = 10_000;

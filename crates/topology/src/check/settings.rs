@@ -138,6 +138,7 @@ const OWNED: &[&str] = &[
 /// What to write instead, where the document has a field for it.
 const INSTEAD: &[(&str, &str)] = &[
     ("port", "Use the pool's port."),
+    ("listen_addresses", "Use the server's postgres_listen."),
     ("data_directory", "Use the pool's data_dir."),
     ("unix_socket_directories", "Use the pool's socket_dir."),
     ("hba_file", "Use the pool's client_access."),

@@ -52,6 +52,7 @@ fn server(fields: &mut Fields<'_>) -> Server {
         port: fields.port("port"),
         os_user: fields.text("os_user"),
         pg_bin_dir: fields.text("pg_bin_dir"),
+        postgres_listen: fields.text("postgres_listen"),
         root: fields.text("root"),
         state_dir: fields.text("state_dir"),
         table: fields.finish(),

@@ -106,6 +106,7 @@ fn a_server_gets_its_pools() {
               "holds_store": true,
               "locale": null,
               "pool": "orders",
+              "postgres_listen": "*",
               "profile": "standard",
               "second": {
                 "agent": {
