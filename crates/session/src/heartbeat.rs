@@ -9,7 +9,7 @@ use crate::message::{Body, Report, Stamp};
 use crate::output::{Alarm, Event, Rejection};
 use crate::partner::Stance;
 use crate::principal::Step;
-use crate::record::{Boundary, Members, Promotion, Protection, Record};
+use crate::record::{Boundary, Promotion, Protection, Record};
 use crate::session::{Session, Turn};
 use crate::term::{Member, Term};
 use crate::time::Instant;
@@ -170,13 +170,15 @@ impl Session {
         let lease = self.config.timing.lease;
         let since = self.side_mut().listen_since;
         let members = self.members();
+        let side = self.side_mut();
+        if side.watched.is_none_or(|(watched, _)| watched != members) {
+            side.watched = Some((members, turn.now));
+        }
+        // A new witness is not silent before it has had the time to speak.
+        let named = side.watched.map_or(since, |(_, named)| named.max(since));
         let silent = members.witnesses().any(|witness| {
             let heard = self.live.get(&Member::Witness(witness)).and_then(|live| live.heard);
-            if heard.is_none() && matches!(members, Members::Changing { .. }) {
-                // It has just been named: the change waits for it.
-                return false;
-            }
-            turn.now.since(heard.unwrap_or(since).max(since)) >= lease
+            turn.now.since(heard.unwrap_or(named).max(since)) >= lease
         });
         if silent != self.side_mut().witness_silent {
             self.side_mut().witness_silent = silent;

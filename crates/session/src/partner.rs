@@ -9,7 +9,7 @@ use crate::durable::Data;
 use crate::input::{Ailment, Fact, Found, Touch};
 use crate::output::{Alarm, Cause, Event, Order, Rejection, Why};
 use crate::principal::Reign;
-use crate::record::{Incarnation, Promotion, Protected, Protection, Record, RecordId};
+use crate::record::{Incarnation, Members, Promotion, Protected, Protection, Record, RecordId};
 use crate::session::{Session, Turn};
 use crate::term::{Member, Position, Term, Timeline};
 use crate::time::Instant;
@@ -46,6 +46,8 @@ pub(crate) struct Side {
     pub force_pending: bool,
     pub level_wanted: Option<(Member, RecordId, Position)>,
     pub witness_silent: bool,
+    /// The members that are watched, and since when.
+    pub watched: Option<(Members, Instant)>,
     /// When the other partner last spoke to this one, which is sole and does not hear it.
     pub knocked: Option<Instant>,
     /// The next attempt at what the configuration wants comes not before this.
@@ -167,6 +169,7 @@ impl Side {
             force_pending: false,
             level_wanted: None,
             witness_silent: false,
+            watched: None,
             knocked: None,
             converge_after: now,
             converge_refused: None,
