@@ -78,7 +78,8 @@ pub(crate) fn course(seat: &Seat, now: Instant, request: &Request) -> Course {
         Request::Status { .. }
         | Request::Shutdown { .. }
         | Request::Follow { .. }
-        | Request::Drained { .. } => Code::UnknownRequest.refusal(None).into(),
+        | Request::Drained { .. }
+        | Request::Topology(_) => Code::UnknownRequest.refusal(None).into(),
     }
 }
 

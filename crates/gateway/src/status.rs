@@ -137,7 +137,8 @@ impl Door {
             | Request::ServeAlone { .. }
             | Request::Learn { .. }
             | Request::Follow { .. }
-            | Request::Drained { .. } => Code::FrontEnd.refusal(None).into(),
+            | Request::Drained { .. }
+            | Request::Topology(_) => Code::FrontEnd.refusal(None).into(),
         }
     }
 

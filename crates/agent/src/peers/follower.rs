@@ -107,7 +107,8 @@ impl Follower<'_> {
             | Request::ChangeWitness { .. }
             | Request::ServeAlone { .. }
             | Request::Learn { .. }
-            | Request::Shutdown { .. } => {
+            | Request::Shutdown { .. }
+            | Request::Topology(_) => {
                 let detail = "this connection follows pools; ask on another one";
                 self.refuse(Code::UnknownRequest.refusal(Some(detail.to_owned())));
             }

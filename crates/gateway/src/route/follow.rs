@@ -125,7 +125,8 @@ impl Connection<'_> {
             | Response::Plan(_)
             | Response::Preview(_)
             | Response::History { .. }
-            | Response::FrontEnd(_) => {
+            | Response::FrontEnd(_)
+            | Response::Topology(_) => {
                 return Err(LineError::Senseless("answers something else than asked"));
             }
         };

@@ -11,6 +11,7 @@ mod history;
 mod route;
 mod show;
 mod status;
+mod topology;
 pub mod words;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,11 @@ pub use status::{
     Alarm, AutomaticFailover, CopyProgress, DatumShown, ForcedShown, MemberKind, MemberStatus,
     Members, MirrorStatus, Mirroring, MirroringState, Obstacle, OtherStatus, PortStatus,
     PositionShown, PostgresStatus, PromotionShown, Protection, RecordShown, Role, SessionStatus,
+};
+pub use topology::{
+    COMMENT_LIMIT, DOCUMENT_LIMIT, TopologyAnswer, TopologyCopy, TopologyFinding, TopologyHeader,
+    TopologyHolder, TopologyKind, TopologyReplication, TopologyRequest, TopologyShown,
+    TopologySource, TopologyStanding,
 };
 pub use words::Code;
 
@@ -101,6 +107,8 @@ pub enum Request {
         #[serde(default)]
         stop_postgres: bool,
     },
+    /// About the published document.
+    Topology(TopologyRequest),
 }
 
 /// What somebody must be permitted to ask something.
@@ -138,6 +146,7 @@ pub enum Response {
     Route(Route),
     /// The status of a Front End.
     FrontEnd(FrontEndStatus),
+    Topology(TopologyAnswer),
 }
 
 /// Why something was not done, or would not be.
@@ -211,7 +220,7 @@ impl Request {
             | Request::Follow { pool, .. }
             | Request::Drained { pool, .. } => Some(pool),
             Request::Status { pool } => pool.as_deref(),
-            Request::Shutdown { .. } => None,
+            Request::Shutdown { .. } | Request::Topology(_) => None,
         }
     }
 
@@ -221,6 +230,7 @@ impl Request {
             Request::Status { .. } | Request::History { .. } | Request::Follow { .. } => true,
             Request::Failover { dry_run, .. } => *dry_run,
             Request::ForceService { accept_data_loss, .. } => !accept_data_loss,
+            Request::Topology(request) => request.is_read(),
             Request::CreateSession { .. }
             | Request::Suspend { .. }
             | Request::Resume { .. }
@@ -240,7 +250,9 @@ impl Request {
             | Request::History { .. }
             | Request::Failover { dry_run: true, .. }
             | Request::ForceService { accept_data_loss: false, .. } => Right::Look,
+            Request::Topology(request) if request.is_read() => Right::Look,
             Request::CreateSession { .. }
+            | Request::Topology(_)
             | Request::Failover { dry_run: false, .. }
             | Request::ForceService { accept_data_loss: true, .. }
             | Request::Suspend { .. }

@@ -21,6 +21,15 @@ pub enum Code {
     NotDesignated,
     FrontEnd,
     NotPermitted,
+    NoTopology,
+    UnknownVersion,
+    OlderVersion,
+    DamagedCopy,
+    DocumentTooLarge,
+    ForeignDocument,
+    NotStore,
+    StoreAway,
+    PublishInDoubt,
 }
 
 impl Code {
@@ -39,6 +48,15 @@ impl Code {
             Code::NotDesignated => "not_designated",
             Code::FrontEnd => "front_end",
             Code::NotPermitted => "not_permitted",
+            Code::NoTopology => "no_topology",
+            Code::UnknownVersion => "unknown_version",
+            Code::OlderVersion => "older_version",
+            Code::DamagedCopy => "damaged_copy",
+            Code::DocumentTooLarge => "document_too_large",
+            Code::ForeignDocument => "foreign_document",
+            Code::NotStore => "not_store",
+            Code::StoreAway => "store_away",
+            Code::PublishInDoubt => "publish_in_doubt",
         }
     }
 
@@ -90,6 +108,42 @@ impl Code {
             Code::NotPermitted => (
                 "the role in this certificate does not permit that",
                 Some("use an administrator's certificate: --trust DIR or BACKSTAY_TRUST"),
+            ),
+            Code::NoTopology => (
+                "this process has no copy of the topology",
+                Some("publish a document: backstay topology publish FILE"),
+            ),
+            Code::UnknownVersion => (
+                "this version of the topology is not known here",
+                Some("`backstay topology history` lists the versions"),
+            ),
+            Code::OlderVersion => (
+                "this process has that version of the topology already, or a newer one",
+                Some("`backstay topology show` shows it"),
+            ),
+            Code::DamagedCopy => (
+                "the document is not the one that its header speaks of",
+                Some("send it again; if that does not help, publish the document anew"),
+            ),
+            Code::DocumentTooLarge => (
+                "the document, its author or its comment is too long",
+                Some("keep the document below 1 MiB, and the comment below 1000 characters"),
+            ),
+            Code::ForeignDocument => (
+                "the document is of another deployment",
+                Some("check `deployment` in the document, and the addresses"),
+            ),
+            Code::NotStore => (
+                "this server does not serve the pool with the Central Management store",
+                Some("ask the server that serves it: `backstay pool status` shows which one it is"),
+            ),
+            Code::StoreAway => (
+                "the pool with the Central Management store is not served, so nothing is published",
+                Some("bring the pool back (`backstay pool status`), then publish again"),
+            ),
+            Code::PublishInDoubt => (
+                "it is not known yet whether the document is published",
+                Some("publish it again: if it is there already, it is not published twice"),
             ),
         }
     }

@@ -185,3 +185,40 @@ fn an_unknown_request_is_refused_and_not_guessed() {
     let typo = br#"{"request":"force_service","pool":"p","accept_dataloss":true}"#;
     assert_eq!(admin::Request::from_bytes(typo).unwrap_err().code, "unknown_request");
 }
+
+#[test]
+fn what_is_said_of_the_topology() {
+    let standing =
+        admin::TopologyStanding { process: "wit1".into(), have: 3, ..Default::default() };
+    let follow = admin::TopologyRequest::Follow { standing, wait_ms: 5_000 };
+    let show = admin::TopologyRequest::Show { version: Some(2), document: true };
+    let requests = [follow, show, admin::TopologyRequest::Replication];
+    let text: Vec<String> = requests
+        .into_iter()
+        .map(|request| {
+            let request = admin::Request::Topology(request);
+            let bytes = request.to_bytes();
+            assert_eq!(admin::Request::from_bytes(&bytes).as_ref(), Ok(&request));
+            String::from_utf8(bytes).unwrap()
+        })
+        .collect();
+    expect![[r#"
+        {"request":"topology","what":"follow","standing":{"process":"wit1","have":3},"wait_ms":5000}
+        {"request":"topology","what":"show","version":2,"document":true}
+        {"request":"topology","what":"replication"}"#]]
+    .assert_eq(&text.join("\n"));
+    let header = admin::TopologyHeader {
+        version: 3,
+        published_ms: 1_763_870_400_000,
+        author: "ann".into(),
+        comment: "a second pool".into(),
+        digest: "00ff".into(),
+    };
+    let copy = admin::TopologyCopy { header, document: "format = 1\n".into() };
+    let newer = admin::Response::Topology(admin::TopologyAnswer::Newer { copy });
+    let bytes = newer.to_bytes();
+    assert_eq!(admin::Response::from_bytes(&bytes).unwrap(), newer);
+    expect![[r#"{"response":"topology","what":"newer","copy":{"header":{"version":3,"published_ms":1763870400000,"author":"ann","comment":"a second pool","digest":"00ff"},"document":"format = 1\n"}}"#]].assert_eq(&String::from_utf8(bytes).unwrap());
+    let more = br#"{"request":"topology","what":"publish","base":1,"docment":"x"}"#;
+    assert_eq!(admin::Request::from_bytes(more).unwrap_err().code, "unknown_request");
+}

@@ -94,6 +94,7 @@ async fn plan(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<FailoverPla
         | Response::History { .. }
         | Response::Route(_)
         | Response::FrontEnd(_)
+        | Response::Topology(_)
         | Response::Refused(_) => Err(surprise()),
     }
 }

@@ -133,6 +133,7 @@ fn sentence(response: Response) -> String {
         | Response::Preview(_)
         | Response::Route(_)
         | Response::FrontEnd(_)
+        | Response::Topology(_)
         | Response::History { .. } => "the member answered something else than asked".to_owned(),
     }
 }
