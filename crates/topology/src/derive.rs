@@ -13,8 +13,8 @@ use crate::check::Checked;
 use crate::document::{FrontEnd, FrontEndOptions, Pool, Server};
 use crate::place::Placed;
 use crate::resolve::{
-    CLIENTS, DRAIN_MS, HOLD_S, Method, POSTGRES_LISTEN, POSTGRES_PORT, RESILIENCY_AFTER_S, SERVER_CONNECTIONS,
-    SLOT_WAL_KEEP, SOCKET_DIR, STANDBY_READS_AFTER_S,
+    CLIENTS, DRAIN_MS, HOLD_S, Method, POSTGRES_LISTEN, POSTGRES_PORT, RESILIENCY_AFTER_S,
+    SERVER_CONNECTIONS, SLOT_WAL_KEEP, SOCKET_DIR, STANDBY_READS_AFTER_S,
 };
 
 /// Where a process listens for members and commands.

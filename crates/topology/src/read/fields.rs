@@ -93,6 +93,15 @@ impl<'a> Fields<'a> {
         text
     }
 
+    /// What to do about a field that could not be read, where its kind alone does not say it.
+    pub(super) fn hint(&mut self, name: &str, remedy: &str) {
+        if self.broken.last().is_some_and(|broken| broken == name)
+            && let Some(found) = self.found.last_mut()
+        {
+            found.remedy(remedy);
+        }
+    }
+
     /// A text without which the table means nothing; empty if it is missing.
     pub(super) fn needed(&mut self, name: &'static str) -> Placed<String> {
         self.needed.push(name);

@@ -8,10 +8,12 @@ use crate::document::{
 use super::fields::{Fields, SETTING, port_of, setting_of};
 
 pub(super) fn document(fields: &mut Fields<'_>) -> Document {
+    let central_management = fields.text("central_management");
+    fields.hint("central_management", "There is one store: name one pool, in quotes.");
     Document {
         format: fields.whole("format", "1 to 1"),
         deployment: fields.needed("deployment"),
-        central_management: fields.text("central_management"),
+        central_management,
         defaults: fields.table("defaults", "defaults", defaults).unwrap_or_default(),
         sites: fields.tables("site", "a site", site),
         servers: fields.tables("server", "a server", server),

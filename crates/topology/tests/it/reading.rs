@@ -100,6 +100,20 @@ fn settings_of_one_server_are_read_one_by_one() {
 }
 
 #[test]
+fn a_second_store_is_refused_with_the_reason() {
+    let store = "central_management = \"orders\"";
+    let two = changed(SOUND, store, "central_management = [\"orders\", \"billing\"]");
+    check(
+        &two,
+        &expect![[r#"
+        wrong-type at ["orders", "billing"]: central_management wants a text in quotes, not a list. There is one store: name one pool, in quotes.
+    "#]],
+    );
+    let again = changed(SOUND, store, &format!("{store}\ncentral_management = \"billing\""));
+    assert_eq!(ids(&again), ["duplicate-key"]);
+}
+
+#[test]
 fn a_text_from_another_system_is_read_as_well() {
     assert_eq!(ids(&SOUND.replace('\n', "\r\n")), [""; 0]);
     assert_eq!(ids(&format!("\u{feff}{SOUND}")), [""; 0]);
