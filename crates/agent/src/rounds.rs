@@ -314,10 +314,10 @@ impl Rounds {
         if door.wanted.try_send(Wanted::Perform(order)).is_err() {
             tracing::error!(session = place.part.pool, ?order, "PostgreSQL's room is stuck");
         }
-        let first_reign = place.session.durable().promotions.len() <= 1;
+        let makes = place.part.converge || place.session.durable().promotions.len() <= 1;
         let databases =
             place.part.postgres.as_ref().is_some_and(|postgres| !postgres.databases.is_empty());
-        if matches!(order, session::Order::AdmitClients { .. }) && first_reign && databases {
+        if matches!(order, session::Order::AdmitClients { .. }) && makes && databases {
             let _ = door.wanted.try_send(Wanted::Databases);
         }
         if matches!(order, session::Order::AdmitClients { .. }) {
