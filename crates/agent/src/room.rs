@@ -276,8 +276,16 @@ impl Room {
         }
     }
 
-    /// Data that an interrupted creation has left are taken; any others are refused.
+    /// Data that an interrupted creation has left are taken, and those that were adopted; any
+    /// others are refused. Adopted data are those that count: a mirror's part never begins there.
     fn may_create(&self) -> Result<(), Refusal> {
+        if postgres::adopt::is_adopted(&self.instance) {
+            let dir = self.instance.data_dir.display().to_string();
+            let refusal = Code::DataDirectoryInUse.refusal(Some(dir));
+            let is_first = self.owner == Partner::First || self.is_alone();
+            let ready = postgres::adopt::is_taken(&self.instance) && self.is_made();
+            return if is_first && ready { Ok(()) } else { Err(refusal) };
+        }
         let interrupted = self.creating.exists();
         if interrupted || is_empty(&self.instance.data_dir) {
             return Ok(());
@@ -301,8 +309,10 @@ impl Room {
 
     /// The designated principal makes the data of a new pool; the other partner has none yet.
     async fn create(&self) -> Result<(), Refusal> {
-        let alone = self.configured.borrow().partner.is_none();
-        if self.owner == Partner::Second && !alone {
+        if self.owner == Partner::Second && !self.is_alone() {
+            return Ok(());
+        }
+        if postgres::adopt::is_adopted(&self.instance) {
             return Ok(());
         }
         if self.creating.exists() && self.is_made() {
@@ -318,7 +328,12 @@ impl Room {
         })
     }
 
-    /// An interrupted creation had made all of the data.
+    /// The pool has no other server.
+    fn is_alone(&self) -> bool {
+        self.configured.borrow().partner.is_none()
+    }
+
+    /// The data are there as a whole: an interrupted creation had made them, or they were adopted.
     fn is_made(&self) -> bool {
         let version = postgres::Version::of_programs(&self.instance.bin_dir);
         version
@@ -394,6 +409,10 @@ async fn hear(running: &mut Option<Running>) -> Heard {
 }
 
 impl Door {
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
     /// Stops PostgreSQL at once, whatever it and its room do; returns when no process of it is
     /// left, within reason.
     pub(crate) async fn fence(self) {
@@ -576,7 +595,8 @@ impl Furniture {
             Furniture::Databases(entries) => {
                 let databases = entries.iter().map(|entry| {
                     let (name, owner) = (entry.name.clone(), entry.owner.clone());
-                    Ok(Database { name, owner, password: password(&entry.password_file)? })
+                    let password = entry.password_file.as_deref().map(password).transpose()?;
+                    Ok(Database { name, owner, password })
                 });
                 let databases = databases.collect::<Result<Vec<_>, String>>()?;
                 postgres::databases::make(instance, &databases).await

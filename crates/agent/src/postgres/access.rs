@@ -11,8 +11,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::adopt;
 use super::error::Error;
-use super::instance::{DATABASE, FRONT_END, Instance, ROLE, ROLE_OID};
+use super::instance::{DATABASE, FRONT_END, Instance, ROLE};
+use super::sql::OWN_ROLE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -32,7 +34,7 @@ pub fn write(instance: &Instance, access: Access) -> Result<(), Error> {
 pub fn end_clients() -> String {
     format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity(NULL) \
-         WHERE backend_type IN ('client backend', 'walsender') AND usesysid <> {ROLE_OID}"
+         WHERE backend_type IN ('client backend', 'walsender') AND usesysid <> {OWN_ROLE}"
     )
 }
 
@@ -48,6 +50,9 @@ fn ident(instance: &Instance) -> String {
     for user in ["root", own] {
         let _ = writeln!(text, "{ROLE} {user} {ROLE}");
     }
+    // Maps that clients' lines of an adopted server name.
+    let former = adopt::former_idents(&instance.files_dir);
+    text.push_str(&std::fs::read_to_string(former).unwrap_or_default());
     text
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::FlockOperation;
 
 use super::access::{self, make_dir, write_file};
+use super::adopt;
 use super::error::Error;
 use super::instance::{DATABASE, Instance, ROLE};
 use super::replication::passfile_password;
@@ -70,7 +71,7 @@ pub fn look(instance: &Instance, version: Version) -> Result<DataDir, Error> {
             "choose an empty or missing directory as data_dir",
         ));
     };
-    let mark = dir.join(POOL_MARK);
+    let mark = pool_mark(instance);
     match fs::read_to_string(&mark) {
         Ok(pool) if pool.trim() == instance.pool => {}
         Ok(pool) => {
@@ -82,7 +83,8 @@ pub fn look(instance: &Instance, version: Version) -> Result<DataDir, Error> {
         Err(_) => {
             return Err(Error::refused(
                 format!("{shown} holds a PostgreSQL that Backstay did not make"),
-                "choose an empty or missing directory as data_dir, and load the data into the pool",
+                "choose an empty or missing directory as data_dir; or take these data over: backstay \
+                 server adopt",
             ));
         }
     }
@@ -103,6 +105,12 @@ pub fn initialise_now(instance: &Instance) -> Result<(), Error> {
         return Err(Error::refused(
             format!("{} already holds a cluster of this pool", instance.data_dir.display()),
             "remove it if the pool shall be made anew",
+        ));
+    }
+    if adopt::is_adopted(instance) {
+        return Err(Error::refused(
+            format!("{} holds data that were adopted", instance.data_dir.display()),
+            "they are never made anew; if they are not wanted, release them first",
         ));
     }
     make_dir(instance, &instance.files_dir, 0o700)?;
@@ -239,9 +247,13 @@ pub fn known_secret(instance: &Instance) -> Result<String, Error> {
     })
 }
 
+pub fn pool_mark(instance: &Instance) -> PathBuf {
+    instance.data_dir.join(POOL_MARK)
+}
+
 /// Writes the pool's name into the data directory.
 pub fn mark_data(instance: &Instance) -> Result<(), Error> {
-    write_file(instance, &instance.data_dir.join(POOL_MARK), &format!("{}\n", instance.pool))
+    write_file(instance, &pool_mark(instance), &format!("{}\n", instance.pool))
 }
 
 /// With this file a start, by whomever, makes a standby and never a second primary (3.3).

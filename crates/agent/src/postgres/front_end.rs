@@ -9,7 +9,7 @@ use postgres_protocol::password::scram_sha_256;
 use wire::scram::Verifier;
 
 use super::error::Error;
-use super::instance::{FRONT_END, Instance, ROLE, ROLE_OID};
+use super::instance::{FRONT_END, Instance, ROLE};
 use super::sql::{Commits, Connection, literal};
 
 const DOING: &str = "making the Front Ends' role";
@@ -42,7 +42,7 @@ fn fits(stored: &str, password: &str) -> bool {
 }
 
 /// Whatever somebody has made of them before. Backstay's own role is nobody's to ask for: it is a
-/// superuser that replicates. It has the same number whatever its name is.
+/// superuser that replicates. The function runs as its owner, which is that role.
 fn rights() -> String {
     format!(
         "ALTER ROLE {FRONT_END} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION \
@@ -57,7 +57,7 @@ fn rights() -> String {
            LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog \
            AS $$SELECT rolpassword, rolcanlogin, \
              extract(epoch FROM rolvaliduntil)::double precision, rolconnlimit \
-             FROM pg_authid WHERE rolname = $1::name AND oid <> {ROLE_OID}$$; \
+             FROM pg_authid WHERE rolname = $1::name AND rolname <> current_user$$; \
          ALTER FUNCTION backstay.verifier(text) OWNER TO {ROLE}; \
          REVOKE ALL ON FUNCTION backstay.verifier(text) FROM PUBLIC; \
          GRANT EXECUTE ON FUNCTION backstay.verifier(text) TO {FRONT_END}"

@@ -12,9 +12,6 @@ use super::os_user::OsUser;
 
 /// PostgreSQL's role that Backstay itself uses, on both partners.
 pub const ROLE: &str = "backstay";
-/// Its object id: `initdb` makes it as the first role. By name it could only be found in
-/// `pg_authid`, which a transaction that waits for the mirror can hold locked.
-pub const ROLE_OID: u32 = 10;
 /// The role that Front Ends look up users with.
 pub const FRONT_END: &str = "backstay_front_end";
 /// Name of the mirror's walsender, and of its slot on the principal.
@@ -66,7 +63,8 @@ pub struct Instance {
 pub struct Database {
     pub name: String,
     pub owner: String,
-    pub password: String,
+    /// `None`: the owner is made without one.
+    pub password: Option<String>,
 }
 
 impl Instance {

@@ -6,6 +6,7 @@
 //! control file (`control`), our connections to it (`sql`).
 
 pub mod access;
+pub mod adopt;
 pub mod canary;
 pub mod clone;
 pub mod condition;

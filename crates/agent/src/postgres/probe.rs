@@ -14,10 +14,10 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Row, Statement};
 
 use super::access;
-use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE_OID};
+use super::instance::{GUARD_NAME, Instance, MIRROR_NAME};
 use super::pidfd::ProcessHandle;
 use super::replication::parse_lsn;
-use super::sql::{Commits, Connection};
+use super::sql::{Commits, Connection, OWN_ROLE};
 use super::timelines;
 
 const RECONNECT: Duration = Duration::from_millis(50);
@@ -164,8 +164,8 @@ async fn connect(
 
 /// One row: role; a primary's end, its mirror's confirmed and replayed positions; a standby's
 /// received and replayed positions and timeline; the process to watch. It reads no view over
-/// `pg_authid` or `pg_database`: a commit that waits for the mirror can hold those locked. 10 is
-/// `ROLE_OID`.
+/// `pg_authid` or `pg_database`: a commit that waits for the mirror can hold those locked.
+/// The mirror's walsender is one of this very role, by its number.
 const PROBE: &str = "SELECT r, \
     CASE WHEN NOT r THEN pg_current_wal_flush_lsn() END::text, \
     m.flush_lsn::text, m.replay_lsn::text, \
@@ -178,7 +178,8 @@ const PROBE: &str = "SELECT r, \
     FROM pg_is_in_recovery() r \
     LEFT JOIN LATERAL (SELECT s.pid, s.flush_lsn, s.replay_lsn \
       FROM pg_stat_get_wal_senders() s JOIN pg_stat_get_activity(NULL) a ON a.pid = s.pid \
-      WHERE a.application_name = 'backstay_mirror' AND a.usesysid = 10 \
+      WHERE a.application_name = 'backstay_mirror' AND a.usesysid = \
+        (SELECT own.usesysid FROM pg_stat_get_activity(pg_backend_pid()) own) \
       AND s.state = 'streaming' AND NOT r ORDER BY flush_lsn DESC NULLS LAST LIMIT 1) m ON true \
     LEFT JOIN pg_stat_wal_receiver w ON r";
 
@@ -246,7 +247,7 @@ async fn care(connection: &Connection) {
         "SELECT a.usesysid, pg_terminate_backend(a.pid) FROM pg_stat_get_wal_senders() s \
          JOIN pg_stat_get_activity(NULL) a ON a.pid = s.pid \
          WHERE a.application_name IN ('{MIRROR_NAME}', '{GUARD_NAME}') \
-         AND a.usesysid <> {ROLE_OID}"
+         AND a.usesysid <> {OWN_ROLE}"
     );
     for statement in [slot, missing] {
         if let Err(error) = connection.run(&statement).await {

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::access::{write_file, write_fleeting};
+use super::adopt;
 use super::error::Error;
 use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE};
 use super::sql::Connection;
@@ -139,6 +140,13 @@ pub async fn waiting(sql: &Connection) -> Result<Vec<String>, Error> {
     Ok(names.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
 }
 
+/// Whether the setting is Backstay's own, whoever else sets it.
+pub fn is_own(name: &str) -> bool {
+    GIVEN.contains(&name)
+        || RELOADABLE.contains(&name)
+        || FIXED.iter().any(|(fixed, _)| *fixed == name)
+}
+
 /// Refuses settings of the operator's that Backstay has to set itself.
 pub fn check(instance: &Instance) -> Result<(), Error> {
     let allowed = ["wal_level", "max_wal_senders", "max_replication_slots", "restore_command"];
@@ -153,10 +161,7 @@ pub fn check(instance: &Instance) -> Result<(), Error> {
                 "write names in lower case and values on one line",
             ));
         }
-        let ours = GIVEN.contains(&name.as_str())
-            || RELOADABLE.contains(&name.as_str())
-            || FIXED.iter().any(|(fixed, _)| fixed == name);
-        if ours && !allowed.contains(&name.as_str()) {
+        if is_own(name) && !allowed.contains(&name.as_str()) {
             return Err(Error::refused(
                 format!("the setting {name} is Backstay's own"),
                 format!("remove {name} from the pool's settings"),
@@ -177,7 +182,9 @@ pub fn check(instance: &Instance) -> Result<(), Error> {
 pub fn write(instance: &Instance) -> Result<(), Error> {
     let mut text = String::from("# Written by Backstay at each start. Do not edit.\n");
     let theirs = instance.data_dir.join("postgresql.conf");
-    let _ = writeln!(text, "include_if_exists = {}", quoted(&theirs.display().to_string()));
+    for file in [adopt::former_config(&instance.files_dir), theirs] {
+        let _ = writeln!(text, "include_if_exists = {}", quoted(&file.display().to_string()));
+    }
     for (name, value) in &instance.settings {
         if !RELOADABLE.contains(&name.as_str()) {
             let _ = writeln!(text, "{name} = {}", quoted(value));

@@ -24,6 +24,10 @@ pub enum Commits {
     Wait,
 }
 
+/// The number of the role of the connection that asks: SQL for a value. By name it could only be
+/// found in `pg_authid`, which a transaction that waits for the mirror can hold locked.
+pub const OWN_ROLE: &str = "(SELECT own.usesysid FROM pg_stat_get_activity(pg_backend_pid()) own)";
+
 pub type Row = Vec<Option<String>>;
 
 #[derive(Debug)]
