@@ -10,6 +10,7 @@ use crate::durable::{Durable, Suspension};
 use crate::message::{Body, Message};
 use crate::mutant::Mutant;
 use crate::output::{Alarm, Answer, Cause, Event, Rejection, Why};
+use crate::partner::Server;
 use crate::record::{Promotion, Record, Shown};
 use crate::session::{Session, Turn};
 use crate::term::{Identity, Member, Term};
@@ -149,6 +150,7 @@ impl Session {
         let answered = answers.iter().map(|(_, promise, _)| *promise).max().unwrap_or_default();
         let promise = answered.max(self.known_promise);
         let me = self.config.me;
+        let has_data = self.side.as_ref().is_some_and(|side| side.server != Server::Absent);
         let keep = self.keep();
         keep.record = Some(newest);
         keep.promise = promise.max(newest.term());
@@ -160,13 +162,18 @@ impl Session {
             keep.data = Some(crate::durable::Data {
                 valid: false,
                 // Whether this data descends into a forced record, nobody knows any more: nothing
-                // is overwritten until the operator has chosen (R11).
-                suspension: match newest.forced {
-                    Some(_) if principal != me => Suspension::Suspended,
-                    Some(_) | None => known.suspension,
+                // is overwritten until the operator has chosen (R11). The mark may be gone again:
+                // then the timeline of the data tells.
+                suspension: match (newest.forced, known.suspension) {
+                    (Some(_), _) if principal != me => Suspension::Suspended,
+                    (None, Suspension::No) if principal != me && has_data => Suspension::Unjudged,
+                    (Some(_) | None, standing) => standing,
                 },
                 ..known
             });
+            if let Some(end) = self.side.as_ref().and_then(|side| side.position) {
+                self.judge_late(turn, end);
+            }
         }
         self.learn_from_principal = false;
         self.given = self.lease_presumed_given(turn.now);

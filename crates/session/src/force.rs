@@ -8,7 +8,7 @@ use crate::partner::{Server, Stance};
 use crate::principal::{Reign, Step};
 use crate::record::{Forced, Mirroring, Promotion, Protection, Record, RecordId};
 use crate::session::{Session, Turn};
-use crate::term::{Member, Position, Term};
+use crate::term::{Member, Position, Term, Timeline};
 
 impl Session {
     pub(crate) fn asked_to_force(&mut self, turn: &mut Turn) -> Answer {
@@ -168,13 +168,31 @@ impl Session {
         }
     }
 
+    /// Whether `timeline` is part of the history of what was promoted for `term`, or of the newest
+    /// promotion before it. Data on any other one stem from a side that lost.
+    fn leads_to(&self, timeline: Timeline, term: Term) -> bool {
+        let newest = self.durable.promotions.range(..=term).next_back();
+        let mut at = newest.map_or(Timeline::INITIAL, |(_, promotion)| promotion.timeline);
+        while at != timeline {
+            let began = |known: &&Promotion| known.timeline == at;
+            match self.durable.promotions.values().find(began) {
+                Some(known) if known.fork.timeline < at => at = known.fork.timeline,
+                Some(_) | None => return false,
+            }
+        }
+        true
+    }
+
     /// PostgreSQL has told where this copy ends: what could not be judged before can be now.
     pub(crate) fn judge_late(&mut self, turn: &mut Turn, end: Position) {
         if self.data().suspension != Suspension::Unjudged {
             return;
         }
-        let forced = self.durable.record.and_then(|record| record.forced);
-        let descends = forced.is_none_or(|forced| self.ends_within(end, forced.fork));
+        let Some(record) = self.durable.record else { return };
+        let descends = match record.forced {
+            Some(forced) => self.ends_within(end, forced.fork),
+            None => self.leads_to(end.timeline, record.term()),
+        };
         let judged = if descends { Suspension::No } else { Suspension::Suspended };
         self.suspend(turn, judged);
     }

@@ -5,7 +5,7 @@
 //! its way: alone, or following the principal of its record.
 
 use crate::candidate::Bid;
-use crate::durable::Data;
+use crate::durable::{Data, Suspension};
 use crate::input::{Ailment, Fact, Found, Touch};
 use crate::output::{Alarm, Cause, Event, Order, Rejection, Why};
 use crate::principal::Reign;
@@ -242,7 +242,12 @@ impl Session {
         }
         match found {
             // What is not there now may come back: a volume that was mounted late.
-            Found::Nothing => self.side_mut().server = Server::Absent,
+            Found::Nothing => {
+                self.side_mut().server = Server::Absent;
+                if self.data().suspension == Suspension::Unjudged {
+                    self.keep_data(|data| data.suspension = Suspension::No);
+                }
+            }
             Found::Stopped => self.side_mut().server = Server::Off,
             Found::Standby { position, .. } => {
                 self.side_mut().server = Server::Alone;

@@ -367,3 +367,52 @@ fn forced_service_waits_for_a_server_that_is_starting() {
     pool.run(1_000);
     assert_eq!(pool.role(B), Some(Role::Principal));
 }
+
+/// What becomes of A's copy, which ends on timeline 2, when A has lost its state and learns that B
+/// serves a timeline that left `fork`.
+fn relearnt(fork: Timeline) -> Suspension {
+    let now = Instant::from_micros(1_000_000);
+    let config = Config {
+        me: A,
+        witness: Some(WITNESS),
+        wanted: None,
+        timing: Timing::STANDARD,
+        seed: 1,
+        run: 1,
+    };
+    let (mut session, out) = Session::start(now, config, Durable::lost(Identity(1)));
+    let nonce = out.iter().find_map(|output| match output {
+        Output::Send(Message { body: Body::StateAsked { nonce }, .. }) => Some(*nonce),
+        _ => None,
+    });
+    let position = Position { timeline: Timeline(2), lsn: Lsn(5_000) };
+    let incarnation = Incarnation { started: 1, timeline: Timeline(2) };
+    session.step(now, Input::Postgres(Fact::Found(Found::Standby { incarnation, position })));
+    let promotion = |term, timeline, left| Promotion {
+        term: Term(term),
+        timeline: Timeline(timeline),
+        fork: Position { timeline: left, lsn: Lsn(1_000) },
+        boundary: Boundary::Unknown,
+        established: true,
+    };
+    let promotions = vec![promotion(2, 2, Timeline::INITIAL), promotion(5, 5, fork)];
+    let record = Record::genesis(Partner::First, Some(WITNESS)).elected(Term(5), Partner::Second);
+    for (from, identity) in [(B, Identity(2)), (W, Identity(3))] {
+        let body = Body::StateAnswered {
+            nonce: nonce.unwrap(),
+            remembered: Shown::default(),
+            promotions: promotions.clone(),
+        };
+        let promise = Term(5);
+        let message = Message { from, to: A, identity, promise, record: Some(record), body };
+        session.step(now, Input::Received(message));
+    }
+    assert_eq!(session.durable().record, Some(record));
+    session.durable().data.unwrap().suspension
+}
+
+#[test]
+fn a_lost_state_gives_up_no_data_that_the_principal_never_had() {
+    assert_eq!(relearnt(Timeline(2)), Suspension::No, "it is rewound or follows");
+    assert_eq!(relearnt(Timeline::INITIAL), Suspension::Suspended, "a side that lost by force");
+}
