@@ -17,7 +17,7 @@ use wire::frame::push;
 use crate::clock::{self, Moment};
 use crate::config::{LoweredCommit, Pooling};
 use crate::conversation::{ServerSide, push_ids};
-use crate::counters::Inside;
+use crate::counters::{Gauge, Inside};
 use crate::exchange::{ExchangeError, Server};
 use crate::house::House;
 use crate::login::Credentials;
@@ -54,7 +54,7 @@ pub enum NoServer {
 #[derive(Debug)]
 pub struct Held {
     pub server: Server,
-    _permit: Permit,
+    permit: Permit,
     used: Option<Inside>,
 }
 
@@ -79,7 +79,7 @@ struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.open.set(self.open.get() - 1);
-        self.freed.notify_waiters();
+        self.freed.notify_one();
     }
 }
 
@@ -88,7 +88,10 @@ pub struct Servers {
     idle: RefCell<HashMap<Rc<Key>, Vec<Held>>>,
     idle_count: Cell<usize>,
     open: Rc<Cell<usize>>,
+    /// Wakes the first in the queue: there is room, or a connection to be had.
     freed: Rc<Notify>,
+    /// So many wait in the queue, and nobody is served before them.
+    queued: Gauge,
     serial: Cell<u64>,
     /// When the log last said of a user that no server lets the gateway in.
     told: RefCell<HashMap<String, Moment>>,
@@ -112,7 +115,7 @@ impl Servers {
 
     /// A kept connection, if one is there at once.
     pub fn at_once(&self, house: &House, key: &Rc<Key>) -> Option<Held> {
-        self.take(house, key)
+        (self.queued.get() == 0).then(|| self.take(house, key)).flatten()
     }
 
     /// A connection for this key, to the principal, or to a standby if it only `reads` and there is
@@ -124,7 +127,7 @@ impl Servers {
         credentials: &Credentials,
         reads: bool,
     ) -> Result<Held, NoServer> {
-        if let Some(held) = self.take(house, key) {
+        if let Some(held) = self.at_once(house, key) {
             return Ok(held);
         }
         let waiting = house.counters.waiting.enter();
@@ -170,30 +173,32 @@ impl Servers {
     ) -> Result<Held, NoServer> {
         let deadline = Instant::now() + house.config.file.times.hold();
         let mut last = NoServer::Refused(&refusal::NO_PRINCIPAL);
+        let mut first = false;
         loop {
-            let (changed, freed) = (house.pool.changed(), self.freed.notified());
+            let changed = house.pool.changed();
             let mut mode = house.mode.subscribe();
             let snapshot = house.pool.current();
-            let until = match target(house, &snapshot, reads)? {
+            let mut queues = None;
+            let target = target(house, &snapshot, reads);
+            if first && !matches!(target, Ok(Some(_))) {
+                // It has no use for what it was woken for; the next one may have.
+                self.freed.notify_one();
+            }
+            let until = match target? {
                 None => deadline,
                 Some(target) => {
-                    if let Some(held) = self.take(house, key) {
+                    let may = first || self.queued.get() == 0;
+                    if may && let Some(held) = self.take(house, key) {
                         return Ok(held);
                     }
-                    match self.permit(house) {
-                        None => deadline,
+                    match may.then(|| self.permit(house)).flatten() {
+                        None => {
+                            queues = Some(self.queued.enter());
+                            deadline
+                        }
                         Some(permit) => {
-                            let opening = house.counters.servers_opening.enter();
-                            let opened = self.connect(house, &target, key, credentials).await;
-                            drop(opening);
-                            match opened {
-                                Ok(server) => {
-                                    return Ok(Held {
-                                        server,
-                                        _permit: permit,
-                                        used: Some(house.counters.servers_used.enter()),
-                                    });
-                                }
+                            match self.open(house, &target, key, credentials, permit).await {
+                                Ok(held) => return Ok(held),
                                 Err(error) if is_lasting(&error) => {
                                     return Err(self.passed(error, key, &target));
                                 }
@@ -208,13 +213,18 @@ impl Servers {
                 }
             };
             *waited = true;
+            first = false;
             tokio::select! {
                 () = changed => {}
-                () = freed => {}
+                // Only who could use it may be woken: one is, for each that is freed.
+                () = self.freed.notified(), if queues.is_some() => first = true,
                 _changed = mode.changed() => {}
                 () = sleep_until(until) => {}
             }
             if Instant::now() >= deadline {
+                if first {
+                    self.freed.notify_one();
+                }
                 return Err(last);
             }
         }
@@ -262,24 +272,36 @@ impl Servers {
     /// Leave to open one more, for which another kept one may have to go.
     fn permit(&self, house: &House) -> Option<Permit> {
         if self.open.get() >= house.config.file.limits.server_connections {
-            self.drop_one();
-        }
-        if self.open.get() >= house.config.file.limits.server_connections {
-            return None;
+            // Its place is passed on, so that nobody else is woken for it.
+            return self.evict().map(|held| held.permit);
         }
         self.open.set(self.open.get() + 1);
         Some(Permit { open: Rc::clone(&self.open), freed: Rc::clone(&self.freed) })
     }
 
-    fn drop_one(&self) {
+    /// One of those that are kept, to be closed.
+    fn evict(&self) -> Option<Held> {
         let mut idle = self.idle.borrow_mut();
-        let dropped = idle.values_mut().find_map(|kept| (!kept.is_empty()).then(|| kept.remove(0)));
-        if dropped.is_some() {
+        let found = idle.values_mut().find_map(|kept| (!kept.is_empty()).then(|| kept.remove(0)));
+        if found.is_some() {
             self.idle_count.set(self.idle_count.get() - 1);
         }
         idle.retain(|_, kept| !kept.is_empty());
-        drop(idle);
-        drop(dropped);
+        found
+    }
+
+    /// A new connection, in the place that `permit` stands for.
+    async fn open(
+        &self,
+        house: &House,
+        target: &Target,
+        key: &Rc<Key>,
+        credentials: &Credentials,
+        permit: Permit,
+    ) -> Result<Held, ServerError> {
+        let _opening = house.counters.servers_opening.enter();
+        let server = self.connect(house, target, key, credentials).await?;
+        Ok(Held { server, permit, used: Some(house.counters.servers_used.enter()) })
     }
 
     async fn connect(
@@ -329,7 +351,7 @@ impl Servers {
             return;
         }
         if self.idle_count.get() >= limit {
-            self.drop_one();
+            drop(self.evict());
         }
         let mut bytes = Vec::new();
         wire::message::push_query(&mut bytes, "DISCARD ALL");
@@ -356,7 +378,7 @@ impl Servers {
         held.used = None;
         self.idle_count.set(self.idle_count.get() + 1);
         self.idle.borrow_mut().entry(key).or_default().push(held);
-        self.freed.notify_waiters();
+        self.freed.notify_one();
     }
 
     /// Closes what was kept of other terms than that of the principal.

@@ -198,6 +198,40 @@ fn a_client_with_state_on_a_standby_is_told_when_a_principal_serves_again() {
     });
 }
 
+#[test]
+fn who_waits_for_a_connection_gets_it_in_turn() {
+    run(async {
+        let settings = "pooling = \"transaction\"\n[limits]\nserver_connections = 1";
+        let stage = Stage::new(settings).await;
+        let server = Server::start().await;
+        stage.serves(&server, 1);
+        let mut holder = stage.client().await;
+        holder.send("select 'wait'").await;
+        until(|| server.heard("select 'wait'").is_some()).await;
+        let mut clients = Vec::new();
+        for number in 1..=20 {
+            let mut client = stage.client().await;
+            client.send(&format!("select {number}")).await;
+            until(|| stage.house.counters.waiting.get() == number).await;
+            clients.push(client);
+        }
+        // One gives up: its turn goes to the next.
+        drop(clients.remove(4));
+        server.answers.send_replace(true);
+        assert_eq!(holder.answer().await.tags, "CZ");
+        holder.send("select 'late'").await;
+        for client in &mut clients {
+            assert_eq!(client.answer().await.tags, "DCZ");
+        }
+        assert_eq!(holder.answer().await.tags, "DCZ");
+        let asked = server.asked.borrow();
+        let of_clients = asked.iter().filter_map(|(_, text)| text.strip_prefix("select "));
+        let numbers: Vec<u32> = of_clients.filter_map(|number| number.parse().ok()).collect();
+        assert!(numbers.is_sorted() && numbers.len() >= 19, "{numbers:?}");
+        assert_eq!(asked.last().unwrap().1, "select 'late'");
+    });
+}
+
 /// A connection with TLS, whose socket takes little ahead.
 async fn by_tls(stage: &Stage) -> tokio_rustls::client::TlsStream<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
