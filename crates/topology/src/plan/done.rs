@@ -155,10 +155,7 @@ mod tests {
         let old = PoolFacts { servers: ["a", "b"].map(Into::into).into(), ..mirrored.clone() };
         assert_eq!(waits(&condition, &facts(old.clone())), "p is not mirrored yet");
         let doing = [("c".to_owned(), "copying 1 of 2 GB".to_owned())].into();
-        assert_eq!(
-            waits(&condition, &facts(PoolFacts { doing, ..old })),
-            "c: copying 1 of 2 GB"
-        );
+        assert_eq!(waits(&condition, &facts(PoolFacts { doing, ..old })), "c: copying 1 of 2 GB");
         let new = PoolFacts { servers: ["a", "c"].map(Into::into).into(), ..mirrored };
         assert_eq!(condition.look(&facts(new), 3), Progress::Done);
         assert_eq!(waits(&condition, &Facts::default()), "p has no session yet");
@@ -189,11 +186,7 @@ mod tests {
     fn a_change_of_witness_in_between_is_not_the_end_of_it() {
         let condition = Condition::Witness { pool: "p".into(), witness: Some("w2".into()) };
         let at = |witness: &str, is_changing| {
-            facts(PoolFacts {
-                witness: Some(witness.into()),
-                is_changing,
-                ..PoolFacts::default()
-            })
+            facts(PoolFacts { witness: Some(witness.into()), is_changing, ..PoolFacts::default() })
         };
         assert_eq!(waits(&condition, &at("w1", false)), "w1 is still the witness of p");
         assert!(waits(&condition, &at("w2", true)) != "done");
