@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::config::Replication;
 use crate::house::House;
 use crate::login::to_server::{ServerError, log_in};
 use crate::login::{LoggedIn, ReplicationKind, farewell};
 use crate::refusal::{self, Refusal};
-use crate::registry::CancelTarget;
+use crate::registry::{CancelTarget, Seat};
 use crate::route::Lease;
 use crate::socket;
 
@@ -27,14 +27,8 @@ const RESERVED: &[u8] = b"backstay_";
 const LOOK: Duration = Duration::from_millis(200);
 
 pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
-    if house.config.file.replication == Replication::Refuse {
-        return refuse(logged_in, &refusal::REPLICATION).await;
-    }
-    if logged_in.replication == Some(ReplicationKind::Physical) {
-        return refuse(logged_in, &refusal::PHYSICAL_REPLICATION).await;
-    }
-    if bears_a_reserved_name(&logged_in.parameters) {
-        return refuse(logged_in, &refusal::RESERVED_NAME).await;
+    if let Some(refused) = refused_at_once(&house, &logged_in) {
+        return refuse(logged_in, refused).await;
     }
     let seat = house.registry.enter(&logged_in.user, &logged_in.database, false);
     let times = &house.config.file.times;
@@ -86,22 +80,26 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     if begun.await.is_err() {
         return;
     }
-    let term = principal.term;
-    let over = async {
-        loop {
-            let changed = house.pool.changed();
-            if house.pool.lease(term) == Lease::Over || seat.end.get() {
-                return;
-            }
-            tokio::select! {
-                () = changed => {}
-                () = sleep(LOOK) => {}
-            }
-        }
-    };
     tokio::select! {
         _ended = copy_bidirectional(&mut client, &mut server) => {}
-        () = over => {}
+        () = over(&house, principal.term, &seat) => {}
+    }
+}
+
+/// Ends when the principal of `term` serves no more, or the gateway ends.
+async fn over(house: &House, term: u64, seat: &Seat) {
+    while house.pool.lease(term) != Lease::Over && !seat.end.get() {
+        let _changed = timeout(LOOK, house.pool.changed()).await;
+    }
+}
+
+fn refused_at_once(house: &House, logged_in: &LoggedIn) -> Option<&'static Refusal> {
+    if house.config.file.replication == Replication::Refuse {
+        Some(&refusal::REPLICATION)
+    } else if logged_in.replication == Some(ReplicationKind::Physical) {
+        Some(&refusal::PHYSICAL_REPLICATION)
+    } else {
+        bears_a_reserved_name(&logged_in.parameters).then_some(&refusal::RESERVED_NAME)
     }
 }
 
