@@ -2,7 +2,7 @@
 //!
 //! Leases are counted on the boot-time clock, which goes on while the machine is suspended and
 //! which nobody can set: a gateway that slept must not take an old lease for a valid one. The wall
-//! clock is for people only: no decision depends on it.
+//! clock is for people, and for the times of certificates.
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,6 +53,11 @@ pub fn wall_ms() -> u64 {
 
 pub(crate) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The wall clock, by which certificates have their times.
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]

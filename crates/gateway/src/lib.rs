@@ -21,6 +21,7 @@ mod listener;
 mod login;
 mod lookup;
 mod mode;
+mod papers;
 mod refusal;
 mod registry;
 mod relay;
@@ -50,6 +51,7 @@ use crate::house::{House, SCRATCH};
 use crate::login::Door;
 use crate::lookup::{Lookup, LookupError};
 use crate::mode::Modes;
+use crate::papers::{Papers, PapersError};
 use crate::registry::Registry;
 use crate::route::Pool;
 use crate::status::Status;
@@ -72,6 +74,8 @@ pub enum Error {
     StateDir { path: std::path::PathBuf, error: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Papers(#[from] PapersError),
 }
 
 /// Runs the gateway until `shutdown`, or until a command ends it.
@@ -94,11 +98,12 @@ pub async fn run(
 async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     make_state_dir(&config)?;
     let tls = config.file.tls.as_ref().map(Tls::load).transpose()?;
+    let papers = Papers::open(&config)?;
     let (mut held, links) = handover::arrive(&config).await?;
     let (clients, commands) = held.entrances();
     let address = clients.address().unwrap_or(config.listen);
 
-    let pool = Pool::follow(&config);
+    let pool = Pool::follow(&config, &papers);
     let mode = Modes::follow(&pool, &config.file.times);
     let counters = Rc::new(Counters::default());
     let verifiers = Verifiers::open(&config.file.state_dir, ask(&config, &pool));
@@ -124,7 +129,7 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
         links,
         ending: Default::default(),
     });
-    let answering = spawn_local(status::serve(commands, status, end));
+    let answering = spawn_local(status::serve(commands, status, papers, end));
     spawn_local(follow_route(Rc::clone(&house)));
     spawn_local(sweep(Rc::clone(&house)));
     let accepting = spawn_local(listener::serve(Rc::clone(&house), clients));

@@ -26,6 +26,7 @@ pub use self::routes::Standby;
 pub use self::routes::{Change, Lease, Leased, Principal, Routes, Side, Snapshot};
 use crate::clock::{self, Moment};
 use crate::config::FrontEnd;
+use crate::papers::Papers;
 
 /// A handle to the one view of the pool; clones share it.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ pub struct MemberSeen {
 
 impl Pool {
     /// Follows both members of the configuration, from now on and as long as the runtime lives.
-    pub fn follow(config: &FrontEnd) -> Pool {
+    pub fn follow(config: &FrontEnd, papers: &Papers) -> Pool {
         let file = &config.file;
         let pool = Pool::unfollowed([
             (file.first.name.clone(), file.first.address.clone()),
@@ -88,6 +89,7 @@ impl Pool {
                 side,
                 member: member.name.clone(),
                 address: member.address.clone(),
+                papers: papers.clone(),
             };
             spawn_local(follower.follow(pool.clone()));
         }

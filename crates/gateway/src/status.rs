@@ -9,16 +9,18 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use protocol::admin::{Code, Request, Response};
+use protocol::admin::{Code, Request, Response, Right};
 use protocol::frame::Kind;
 use protocol::handshake::{Hello, Introduction, Reason, Refused, Role};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
+use trust::Identity;
 
 pub use self::shown::Status;
 use crate::handover::Entrance;
+use crate::papers::Papers;
 use crate::route::line::{Line, LineError};
 
 /// Commands at one time.
@@ -29,6 +31,7 @@ const IDLE: Duration = Duration::from_secs(60);
 struct Door {
     me: Introduction,
     status: Status,
+    papers: Papers,
     room: Semaphore,
     /// Taken by the first command that ends the gateway.
     shutdown: RefCell<Option<oneshot::Sender<()>>>,
@@ -36,10 +39,16 @@ struct Door {
 
 /// Answers commands until the task is ended, or another process answers them. `shutdown` is told
 /// when a command ends the gateway.
-pub async fn serve(mut entrance: Entrance, status: Status, shutdown: oneshot::Sender<()>) {
+pub async fn serve(
+    mut entrance: Entrance,
+    status: Status,
+    papers: Papers,
+    shutdown: oneshot::Sender<()>,
+) {
     let door = Rc::new(Door {
         me: status.introduction(),
         status,
+        papers,
         room: Semaphore::new(COMMANDS),
         shutdown: RefCell::new(Some(shutdown)),
     });
@@ -64,10 +73,14 @@ pub async fn serve(mut entrance: Entrance, status: Status, shutdown: oneshot::Se
 
 impl Door {
     async fn converse(&self, stream: TcpStream) -> Result<(), LineError> {
-        let mut line = Line::new(stream)?;
+        stream.set_nodelay(true)?;
         let room = self.room.try_acquire();
-        let introduced = timeout(INTRODUCE, self.introduce(&mut line, room.is_ok())).await;
-        introduced.map_err(|_| LineError::Silent)??;
+        let accepted = timeout(INTRODUCE, self.papers.accepted(stream)).await;
+        let (stream, peer) = accepted.map_err(|_| LineError::Silent)??;
+        let peer = peer.map(|certificate| certificate.identity);
+        let mut line = Line::new(stream);
+        let introducing = self.introduce(&mut line, room.is_ok(), peer.as_ref());
+        timeout(INTRODUCE, introducing).await.map_err(|_| LineError::Silent)??;
         loop {
             let frame = match timeout(IDLE, line.next()).await {
                 Ok(Ok(frame)) => frame,
@@ -77,6 +90,9 @@ impl Door {
             };
             let response = match frame.kind {
                 Kind::Request => match Request::from_bytes(&frame.payload) {
+                    Ok(request) if !permits(peer.as_ref(), &request) => {
+                        Code::NotPermitted.refusal(None).into()
+                    }
                     Ok(request) => self.answer(&request),
                     Err(refusal) => refusal.into(),
                 },
@@ -94,7 +110,12 @@ impl Door {
         }
     }
 
-    async fn introduce(&self, line: &mut Line, room: bool) -> Result<(), LineError> {
+    async fn introduce(
+        &self,
+        line: &mut Line,
+        room: bool,
+        peer: Option<&Identity>,
+    ) -> Result<(), LineError> {
         let frame = line.next().await?;
         if frame.kind != Kind::Hello {
             return Err(LineError::Senseless("does not introduce itself"));
@@ -106,7 +127,10 @@ impl Door {
                 sentence: "too many commands are connected; end some of them, then try again"
                     .to_owned(),
             }),
-            Role::Administrator | Role::Member => self.me.answer(&hello, |_| false),
+            Role::Administrator | Role::Member => self
+                .me
+                .answer(&hello, |_| false)
+                .and_then(|welcome| must_be(peer, &hello).map(|()| welcome)),
         };
         match answer {
             Ok(welcome) => line.send(Kind::Welcome, &welcome.to_bytes()).await,
@@ -148,6 +172,21 @@ impl Door {
             // Whoever waits for this may have ended already.
             let _ = shutdown.send(());
         }
+    }
+}
+
+/// The certificate says what `hello` says; without certificates nothing does.
+fn must_be(peer: Option<&Identity>, hello: &Hello) -> Result<(), Refused> {
+    let Some(other) = peer.filter(|peer| peer.name != hello.host) else { return Ok(()) };
+    let sentence = format!("this certificate is of {}, and not of {}", other.name, hello.host);
+    Err(Refused { reason: Reason::OtherCertificate, sentence })
+}
+
+/// Everybody of the deployment may look; the rest takes an administrator.
+fn permits(peer: Option<&Identity>, request: &Request) -> bool {
+    match request.right() {
+        Right::Look | Right::Follow => true,
+        Right::Change => peer.is_none_or(|peer| peer.role == trust::Role::Administrator),
     }
 }
 
@@ -208,7 +247,12 @@ mod tests {
             let address = listener.local_addr().unwrap().to_string();
             let (shutdown, ended) = oneshot::channel();
             let (_open, is_open) = watch::channel(true);
-            spawn_local(serve(Entrance::new(Rc::new(listener), is_open), status, shutdown));
+            spawn_local(serve(
+                Entrance::new(Rc::new(listener), is_open),
+                status,
+                Papers::default(),
+                shutdown,
+            ));
             test(address, counters, ended).await;
         });
     }
@@ -228,7 +272,7 @@ mod tests {
             let session = counters.sessions.enter();
             let waits = counters.waiting.enter();
             let hello = me().hello(Role::Administrator, "fe1");
-            let mut line = Line::dial(&address, &hello).await.unwrap();
+            let mut line = Line::dial(&address, &hello, &Papers::default()).await.unwrap();
             let pool = Some("pool01".to_owned());
             let response = ask(&mut line, Request::Status { pool }).await;
             let Response::FrontEnd(shown) = response else { panic!("answered {response:?}") };
@@ -246,7 +290,7 @@ mod tests {
     fn what_only_members_can_do_is_refused_with_a_code() {
         with_status(async |address, _counters, _ended| {
             let hello = me().hello(Role::Administrator, "fe1");
-            let mut line = Line::dial(&address, &hello).await.unwrap();
+            let mut line = Line::dial(&address, &hello, &Papers::default()).await.unwrap();
             let pool = || "pool01".to_owned();
             let other = Request::Status { pool: Some("other".to_owned()) };
             assert_eq!(code(ask(&mut line, other).await), "unknown_pool");
@@ -263,7 +307,7 @@ mod tests {
     fn a_command_ends_the_front_end() {
         with_status(async |address, _counters, mut ended| {
             let hello = me().hello(Role::Administrator, "");
-            let mut line = Line::dial(&address, &hello).await.unwrap();
+            let mut line = Line::dial(&address, &hello, &Papers::default()).await.unwrap();
             assert!(ended.try_recv().is_err());
             let response = ask(&mut line, Request::Shutdown { stop_postgres: false }).await;
             assert!(matches!(response, Response::Done { .. }));
@@ -280,7 +324,7 @@ mod tests {
                 (Role::Administrator, "demo", "fe2", Reason::WrongHost),
             ] {
                 let me = Introduction { deployment: deployment.to_owned(), ..me() };
-                match Line::dial(&address, &me.hello(role, wanted)).await {
+                match Line::dial(&address, &me.hello(role, wanted), &Papers::default()).await {
                     Err(LineError::NotWelcome(refused)) => assert_eq!(refused.reason, reason),
                     other => panic!("answered {other:?}"),
                 }

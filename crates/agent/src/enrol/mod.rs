@@ -3,6 +3,7 @@
 //! One connection, one question, one answer, each with a deadline. Whoever joins knows nothing but
 //! the token: it names the authority, and no other one is talked to.
 
+mod renewal;
 mod service;
 
 use std::io;
@@ -14,6 +15,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use trust::{Answer, Ask, Certificate, Credentials, Expected, Place, Refusal, Role, Token};
 
+pub(crate) use renewal::Renewal;
+pub use renewal::keep_renewed;
 pub use service::{Service, serve};
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::admin::words::Code;
-use protocol::admin::{Request as Asked, Response};
+use protocol::admin::{Request as Asked, Response, Right};
 use protocol::frame::Kind;
 use protocol::handshake::{Introduction, Reason, Refused, Role};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Request;
+use super::audit;
 use super::channel::{Channel, ChannelError};
 use super::follower;
 use super::port::{Port, Refusal};
@@ -318,20 +319,37 @@ impl Counter {
                 return Err(ChannelError::NoIntroduction);
             }
             let response = match Asked::from_bytes(&frame.payload) {
-                Ok(what) if !visitor.may(&what) => {
-                    let error = ChannelError::NotPermitted(visitor.to_string());
-                    self.port.refuse(Refusal::NotPermitted, None, &error);
-                    Code::NotPermitted.refusal(Some(visitor.to_string())).into()
-                }
+                Ok(what) if !visitor.may(&what) => self.deny(visitor, &what).await,
                 Ok(follow @ Asked::Follow { .. }) => return Ok(Some(follow)),
                 // There is no answer, and nobody whom it could be about.
                 Ok(Asked::Drained { .. }) => continue,
-                Ok(what) => ask(&self.requests, what).await,
+                Ok(what) => self.answer(visitor, what).await,
                 Err(refusal) => refusal.into(),
             };
             channel.put(Kind::Response, &response.to_bytes())?;
             timeout(IDLE, channel.write_all()).await.map_err(|_| ChannelError::Late)??;
         }
+    }
+
+    async fn deny(&self, visitor: &Visitor, what: &Asked) -> Response {
+        let error = ChannelError::NotPermitted(visitor.to_string());
+        self.port.refuse(Refusal::NotPermitted, None, &error);
+        let refusal = Code::NotPermitted.refusal(Some(visitor.to_string()));
+        if let Some(audit) = self.security.as_ref().and_then(Security::audit) {
+            audit.note(visitor, what, &refusal.code).await;
+        }
+        refusal.into()
+    }
+
+    /// What changes something is in the audit trail before it happens, and with its outcome.
+    async fn answer(&self, visitor: &Visitor, what: Asked) -> Response {
+        let changes = what.right() == Right::Change;
+        let audit = self.security.as_ref().and_then(Security::audit).filter(|_| changes);
+        let Some(audit) = audit else { return ask(&self.requests, what).await };
+        audit.note(visitor, &what, "asked").await;
+        let response = ask(&self.requests, what.clone()).await;
+        audit.note(visitor, &what, audit::outcome(&response)).await;
+        response
     }
 }
 

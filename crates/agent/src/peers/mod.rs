@@ -5,13 +5,13 @@
 //! bounded queue. Nothing here ever waits: what finds no room is lost, as on a network. Who somebody
 //! is, his certificate says (`security`); what he may do follows from its role (`listener`).
 
+mod audit;
 mod channel;
 mod follower;
 mod link;
 mod listener;
 mod outbox;
 mod port;
-mod renewal;
 mod security;
 mod socket;
 mod transport;

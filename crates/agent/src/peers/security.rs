@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +21,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use trust::{Credentials, Expected, Identity, Place, Role, Stamp};
 
-use super::renewal::Renewal;
+use super::audit::Audit;
 use crate::clock;
 use crate::config::Process;
+use crate::enrol::Renewal;
 use crate::error::Error;
 
 const LOOK: Duration = Duration::from_secs(2);
 const REVOKED: &str = "revoked";
+const AUDIT: &str = "audit.jsonl";
 /// Members dial members.
 const MEMBERS: &[Role] = &[Role::Server, Role::Witness];
 
@@ -35,6 +38,7 @@ const MEMBERS: &[Role] = &[Role::Server, Role::Witness];
 pub struct Security {
     in_force: watch::Receiver<Arc<InForce>>,
     anteroom: Arc<Anteroom>,
+    audit: Option<Audit>,
 }
 
 /// What one state of the directory amounts to.
@@ -59,6 +63,8 @@ pub enum SecurityError {
     Trust(#[from] trust::Error),
     #[error("cannot start the thread for handshakes: {0}")]
     Thread(#[from] io::Error),
+    #[error("cannot keep the audit trail {}: {error}", path.display())]
+    Audit { path: PathBuf, error: io::Error },
     #[error(
         "the certificate in {place} is of {found}, but this process is {wanted}: let it join \
          under its own name (backstay join)"
@@ -80,7 +86,7 @@ impl Security {
             };
             let security = Security::open(place.clone())?;
             security.must_be(&place, &process.deployment, role, &process.name)?;
-            return Ok(Some(security));
+            return Ok(Some(security.audited(&process.state_dir)?));
         }
         if process.listen.ip().is_loopback() {
             return Ok(None);
@@ -98,7 +104,22 @@ impl Security {
         let anteroom = Arc::new(Anteroom::start()?);
         let (to_force, in_force) = watch::channel(in_force);
         anteroom.handle.spawn(look_after(place, stamp, to_force));
-        Ok(Security { in_force, anteroom })
+        Ok(Security { in_force, anteroom, audit: None })
+    }
+
+    /// Keeps an audit trail in `dir`.
+    ///
+    /// # Errors
+    /// The directory takes no file.
+    pub fn audited(mut self, dir: &Path) -> Result<Security, SecurityError> {
+        let path = dir.join(AUDIT);
+        let opened = Audit::open(&path);
+        self.audit = Some(opened.map_err(|error| SecurityError::Audit { path, error })?);
+        Ok(self)
+    }
+
+    pub(super) fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
     }
 
     /// # Errors

@@ -147,6 +147,41 @@ async fn each_role_may_what_it_is_for_and_no_more() {
 }
 
 #[tokio::test]
+async fn every_change_is_in_the_audit_trail_before_it_is_answered() {
+    let authority = Authority::new();
+    let place = authority.place(Role::Server, "b");
+    let security = Security::open(place.clone()).unwrap().audited(place.dir()).unwrap();
+    let listener = TcpListener::bind(loopback(0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _host = Host::start_with("b", listener, Vec::new(), Some(security));
+    let suspend = Request::Suspend { pool: "p".into() };
+    for (role, name) in [(Role::Administrator, "ann"), (Role::ReadOnlyAdministrator, "bob")] {
+        let credentials = authority.credentials(role, name);
+        let mut channel = dial(port, &credentials, Wants::Administrator, name).await.unwrap();
+        ask(&mut channel, &Request::Status { pool: None }).await.unwrap();
+        ask(&mut channel, &suspend).await.unwrap();
+    }
+    let text = std::fs::read_to_string(place.dir().join("audit.jsonl")).unwrap();
+    let seen: Vec<(String, String, String)> = text
+        .lines()
+        .map(|line| {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(entry["what"]["pool"], "p");
+            let field = |name: &str| entry[name].as_str().unwrap().to_owned();
+            (field("who"), field("role"), field("outcome"))
+        })
+        .collect();
+    let expected = [
+        ("ann", "administrator", "asked"),
+        ("ann", "administrator", "done"),
+        ("bob", "read-only-administrator", "not_permitted"),
+    ];
+    let expected =
+        expected.map(|(who, role, outcome)| (who.to_owned(), role.to_owned(), outcome.to_owned()));
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
 async fn a_front_end_takes_no_part_in_sessions() {
     let authority = Authority::new();
     let (_host, port) = member(&authority).await;
@@ -229,4 +264,42 @@ async fn a_certificate_of_somebody_else_does_not_start_a_process() {
     let wrong = security.must_be(&place, "test", Role::Server, "be1").unwrap_err().to_string();
     assert!(wrong.contains("is of server be2 of test, but this process is server be1"), "{wrong}");
     assert!(security.must_be(&place, "test", Role::Server, "be2").is_ok());
+}
+
+/// Resident memory of this process in bytes.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn a_connection_costs_little_memory_and_a_handshake_little_time() {
+    // The port has room for so many commands.
+    const COUNT: usize = 60;
+    let authority = Authority::new();
+    let (_host, port) = member(&authority).await;
+    let credentials = authority.credentials(Role::Server, "a");
+    let expected = || Expected { name: Some("b".into()), roles: &[Role::Server] };
+    let config = credentials.client(expected()).unwrap();
+    let mut open = Vec::new();
+    let (mut full, mut resumed) = (Duration::ZERO, Duration::ZERO);
+    let before = resident();
+    for number in 0..COUNT {
+        // Each as a host of its own would make it; every second one is resumed.
+        let first = number % 2 == 0;
+        let config = if first { credentials.client(expected()).unwrap() } else { config.clone() };
+        let begun = Instant::now();
+        let transport = Transport::dial("127.0.0.1", port, PATIENCE).await.unwrap();
+        let mut channel = Channel::new(transport.secure(config).await.unwrap());
+        channel.introduce(&introduction("a").hello(Wants::Administrator, "b")).await.unwrap();
+        *if first { &mut full } else { &mut resumed } += begun.elapsed();
+        open.push(channel);
+    }
+    let each = resident().saturating_sub(before) / open.len();
+    let half = u32::try_from(open.len() / 2).unwrap();
+    println!("secure: {each} B for both ends of a connection");
+    let (full, resumed) = (full / half, resumed / half);
+    println!("secure: {full:?} for a full handshake, {resumed:?} for a resumed one");
+    assert!(each < 200_000, "{each}");
 }

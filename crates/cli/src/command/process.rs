@@ -66,7 +66,13 @@ fn reloads(
 pub fn front_end(args: &FrontEndArgs) -> anyhow::Result<ExitCode> {
     let config = gateway::config::FrontEnd::load(&args.config)?;
     let _log = output::log()?;
-    run(async |end| Ok(gateway::run(config, end).await?))
+    let place = trust::Place::new(config.file.state_dir.join("trust"));
+    run(async |end| {
+        let renewed = tokio::spawn(agent::enrol::keep_renewed(place));
+        let ended = gateway::run(config, end).await;
+        renewed.abort();
+        Ok(ended?)
+    })
 }
 
 /// Runs a process until it ends by itself or a signal asks it to.

@@ -15,6 +15,7 @@ use super::Pool;
 use super::line::{Line, LineError};
 use super::routes::Side;
 use crate::clock::{self, Moment};
+use crate::papers::Papers;
 
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(1);
@@ -30,6 +31,7 @@ pub struct Follower {
     pub side: Side,
     pub member: String,
     pub address: String,
+    pub papers: Papers,
 }
 
 impl Follower {
@@ -69,9 +71,9 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn run(&mut self) -> Result<std::convert::Infallible, LineError> {
-        let Follower { me, member, address, .. } = self.follower;
+        let Follower { me, member, address, papers, .. } = self.follower;
         let hello = me.hello(Role::Administrator, member);
-        let dialled = timeout(CONNECT, Line::dial(address, &hello)).await;
+        let dialled = timeout(CONNECT, Line::dial(address, &hello, papers)).await;
         let mut line = dialled.map_err(|_| LineError::Silent)??;
         self.first = clock::now();
         let mut ticks = interval(ASK_EVERY);
@@ -185,7 +187,7 @@ mod tests {
                     let (stream, _) = listener.accept().await.unwrap();
                     let fake = Rc::clone(&fake);
                     spawn_local(async move {
-                        let line = Line::new(stream).unwrap();
+                        let line = Line::new(Box::new(stream));
                         let ended: Result<(), LineError> = fake.serve(line).await;
                         assert!(matches!(
                             ended,
@@ -299,6 +301,7 @@ mod tests {
                 side: Side::First,
                 member: "be1".to_owned(),
                 address,
+                papers: Papers::default(),
             };
             spawn_local(follower.follow(view.clone()));
             spawn_local(super::super::expire(view.clone()));

@@ -8,12 +8,14 @@ use protocol::handshake::{Hello, Refused, Unreadable, Welcome};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::papers::{Duplex, Papers};
+
 /// Why a connection to a member, or to a command, had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
     #[error("it is not reached: {0}")]
     Unreached(std::io::Error),
-    #[error("the connection broke: {0}")]
+    #[error("the connection broke: {}", words(.0))]
     Broken(#[from] std::io::Error),
     #[error("it closed the connection")]
     Closed,
@@ -33,22 +35,27 @@ pub enum LineError {
     Senseless(&'static str),
 }
 
+fn words(error: &std::io::Error) -> String {
+    trust::explain::of_io(error).unwrap_or_else(|| error.to_string())
+}
+
 #[derive(Debug)]
 pub struct Line {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     decoder: Decoder,
     bytes: Box<[u8]>,
 }
 
 impl Line {
-    pub fn new(stream: TcpStream) -> Result<Line, LineError> {
-        stream.set_nodelay(true)?;
-        Ok(Line { stream, decoder: Decoder::default(), bytes: vec![0; 4096].into_boxed_slice() })
+    pub fn new(stream: Box<dyn Duplex>) -> Line {
+        Line { stream, decoder: Decoder::default(), bytes: vec![0; 4096].into_boxed_slice() }
     }
 
-    /// Dials, and introduces itself.
-    pub async fn dial(address: &str, hello: &Hello) -> Result<Line, LineError> {
-        let mut line = Line::new(TcpStream::connect(address).await.map_err(LineError::Unreached)?)?;
+    /// Dials, shows its certificate if there is one, and introduces itself.
+    pub async fn dial(address: &str, hello: &Hello, papers: &Papers) -> Result<Line, LineError> {
+        let stream = TcpStream::connect(address).await.map_err(LineError::Unreached)?;
+        stream.set_nodelay(true)?;
+        let mut line = Line::new(papers.dialled(stream, &hello.wanted).await?);
         line.send(Kind::Hello, &hello.to_bytes()).await?;
         let frame = line.next().await?;
         match frame.kind {
@@ -66,7 +73,9 @@ impl Line {
     pub async fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<(), LineError> {
         let mut bytes = Vec::new();
         frame::write(kind, payload, &mut bytes)?;
-        Ok(self.stream.write_all(&bytes).await?)
+        self.stream.write_all(&bytes).await?;
+        // TLS may keep encrypted bytes back until it is asked for them.
+        Ok(self.stream.flush().await?)
     }
 
     /// The next frame. It may be given up at any time: nothing is lost.
@@ -75,7 +84,11 @@ impl Line {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(frame);
             }
-            let count = self.stream.read(&mut self.bytes).await?;
+            let count = match self.stream.read(&mut self.bytes).await {
+                // Frames have lengths, so an end that nobody announced is as good as any.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+                read => read?,
+            };
             if count == 0 {
                 return Err(LineError::Closed);
             }

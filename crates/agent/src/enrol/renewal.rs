@@ -5,18 +5,31 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use trust::{Credentials, Place};
 
+use super::{EnrolError, renew};
 use crate::clock;
-use crate::enrol;
 
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
+/// How often a place is looked at that nobody else looks at.
+const LOOK: Duration = Duration::from_mins(1);
 const LAST_WEEK: Duration = Duration::from_hours(24 * 7);
 
+/// Keeps the certificate in `place` renewed, for a process that has no loop for it. For ever.
+pub async fn keep_renewed(place: Place) {
+    let mut renewal = Renewal::new(place.clone());
+    loop {
+        if let Ok(credentials) = place.load() {
+            renewal.look(&credentials).await;
+        }
+        sleep(LOOK).await;
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(crate) struct Renewal {
     place: Place,
     next: Instant,
     complained: Option<Instant>,
@@ -33,7 +46,7 @@ impl Renewal {
             return;
         }
         self.next = Instant::now() + HOUR;
-        match enrol::renew(&self.place, credentials).await {
+        match renew(&self.place, credentials).await {
             Ok(certificate) => {
                 let days_left = certificate.left(clock::wall()).as_secs() / DAY.as_secs();
                 tracing::info!(days_left, "the certificate is renewed");
@@ -43,7 +56,7 @@ impl Renewal {
         }
     }
 
-    fn complain(&mut self, left: Duration, error: &enrol::EnrolError) {
+    fn complain(&mut self, left: Duration, error: &EnrolError) {
         let pause = if left < LAST_WEEK { HOUR } else { DAY };
         let lately = |complained: Instant| complained.elapsed() + HOUR / 2 < pause;
         if self.complained.is_some_and(lately) {
