@@ -6,6 +6,8 @@
 //! told them: those of a former one are void. A room goes on when the loop has ended, because
 //! PostgreSQL may still have to be stopped; it ends when its driver does, which must not happen.
 
+mod furniture;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -16,14 +18,15 @@ use protocol::admin::Refusal;
 use protocol::admin::words::Code;
 use session::{Fact, Order, Partner};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::config;
 use crate::error::Error;
 use crate::fence;
 use crate::postgres::create::Lock;
 use crate::postgres::drain::{Drain, Roll};
-use crate::postgres::{self, Condition, Configured, Database, Driver, Instance, OsUser, Upstream};
+use crate::postgres::{self, Condition, Configured, Driver, Instance, OsUser, Upstream};
+use furniture::{Furniture, furnish};
 
 const QUEUE: usize = 256;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -501,7 +504,7 @@ fn os_user(configured: Option<&str>) -> Result<String, Error> {
 }
 
 /// The newest PostgreSQL of this machine; the one that made the data, if there are any.
-fn find_programs(data_dir: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, Error> {
     let mut found: BTreeMap<(u32, u32), PathBuf> = BTreeMap::new();
     let mut places: Vec<PathBuf> = Vec::new();
     for base in ["/usr/lib/postgresql", "/usr", "/usr/local", "/opt"] {
@@ -548,73 +551,6 @@ fn is_empty(dir: &Path) -> bool {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
-}
-
-/// Tries until what clients need is there, or PostgreSQL no longer lets them in.
-async fn furnish(
-    instance: Arc<Instance>,
-    furniture: Furniture,
-    mut shown: watch::Receiver<Condition>,
-) {
-    if shown.wait_for(|condition| condition.admitted.is_some()).await.is_err() {
-        return;
-    }
-    for _ in 0..20 {
-        match furniture.put(&instance).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(error, what = %furniture, "not made yet"),
-        }
-        sleep(Duration::from_secs(1)).await;
-        if shown.borrow().admitted.is_none() {
-            return;
-        }
-    }
-    tracing::error!(pool = instance.pool, what = %furniture, "not made: see the warnings before");
-}
-
-/// What a principal makes for clients, once it serves.
-#[derive(Clone, Debug)]
-enum Furniture {
-    Databases(Vec<config::DatabaseEntry>),
-    FrontEnd { password_file: PathBuf },
-}
-
-impl std::fmt::Display for Furniture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Furniture::Databases(_) => "the pool's databases",
-            Furniture::FrontEnd { .. } => "the Front Ends' role",
-        })
-    }
-}
-
-impl Furniture {
-    async fn put(&self, instance: &Instance) -> Result<(), String> {
-        let made = match self {
-            Furniture::Databases(entries) => {
-                let databases = entries.iter().map(|entry| {
-                    let (name, owner) = (entry.name.clone(), entry.owner.clone());
-                    let password = entry.password_file.as_deref().map(password).transpose()?;
-                    Ok(Database { name, owner, password })
-                });
-                let databases = databases.collect::<Result<Vec<_>, String>>()?;
-                postgres::databases::make(instance, &databases).await
-            }
-            Furniture::FrontEnd { password_file } => {
-                postgres::front_end::make(instance, &password(password_file)?).await
-            }
-        };
-        made.map_err(|error| error.to_string())
-    }
-}
-
-fn password(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    match text.trim() {
-        "" => Err(format!("{} is empty: write a password into it", file.display())),
-        password => Ok(password.to_owned()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the configuration wants and what is not so yet, and what it waits for: told with the alarms,
-//! because somebody may have to do something about it.
+//! What the configuration wants and what is not so yet, and what it waits for: told with the
+//! alarms, because somebody may have to do something about it.
 
 use protocol::admin::{Alarm, words};
 use session::{View, Wanted};

@@ -86,7 +86,8 @@ impl Site {
                     false => format!(", postgres_port = {}", postgres[pool.number]),
                 };
                 text.push_str(&format!(
-                    "{place} = {{ name = \"{partner}\", host = \"127.0.0.1\", port = {port}{more} }}\n"
+                    "{place} = {{ name = \"{partner}\", host = \"127.0.0.1\", \
+                     port = {port}{more} }}\n"
                 ));
             }
             if !is_witness {
