@@ -102,7 +102,6 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
     let (mut held, links) = handover::arrive(&config).await?;
     let (clients, commands) = held.entrances();
     let address = clients.address().unwrap_or(config.listen);
-
     let pool = Pool::follow(&config, &papers);
     let mode = Modes::follow(&pool, &config.file.times);
     let counters = Rc::new(Counters::default());

@@ -322,8 +322,8 @@ impl Book {
         };
         let Some(entry) = entry.filter(good) else {
             let sentence = format!(
-                "the authority of {} does not renew this certificate of {name}: it was revoked, or \
-                 another machine has the name now",
+                "the authority of {} does not renew this certificate of {name}: it was revoked, \
+                 or another machine has the name now",
                 self.deployment()
             );
             return Err(Refusal::new(Reason::Revoked, sentence));
@@ -332,8 +332,9 @@ impl Book {
         self.certify(entry.subject, request, Some(serial.clone()), now).map_err(failed)
     }
 
-    /// Gives `name` no certificate any more, not even against a token that is out. What it has goes on until its time is over; the
-    /// members refuse it as soon as it is not in their configuration.
+    /// Gives `name` no certificate any more, not even against a token that is out. What it has
+    /// goes on until its time is over; the members refuse it as soon as it is not in their
+    /// configuration.
     ///
     /// # Errors
     /// There is no such name.

@@ -69,7 +69,8 @@ impl Service {
                 tracing::info!(what, %from, %identity, "a certificate is given out");
             }
             Answer::Refused(refusal) => {
-                tracing::warn!(what, %from, reason = ?refusal.reason, "no certificate is given out");
+                let reason = refusal.reason;
+                tracing::warn!(what, %from, ?reason, "no certificate is given out");
             }
         }
         say(&mut stream, &answer.to_bytes()).await

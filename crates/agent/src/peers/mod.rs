@@ -2,8 +2,9 @@
 //!
 //! `Peers` belongs to the loop of a process. It gathers what the sessions send in one turn and
 //! hands it to the links in one piece each (`flush`); what comes in goes to the loop through one
-//! bounded queue. Nothing here ever waits: what finds no room is lost, as on a network. Who somebody
-//! is, his certificate says (`security`); what he may do follows from its role (`listener`).
+//! bounded queue. Nothing here ever waits: what finds no room is lost, as on a network. Who
+//! somebody is, his certificate says (`security`); what he may do follows from its role
+//! (`visitor`).
 
 mod audit;
 mod channel;
