@@ -23,11 +23,12 @@ use crate::error::Error;
 use crate::history::Scribe;
 use crate::ledger::{Found, Ledger, Opened};
 use crate::parts::Parts;
-use crate::peers::{Peers, Security};
+use crate::peers::{Desks, Peers, Security};
 use crate::room::{Door, Told};
 use crate::rooms::{Done, Errand, Rooms};
 use crate::rounds::{End, Inlets, Rounds};
-use crate::route::Board;
+use crate::route::{Board, Routes};
+use crate::topology::Desk;
 
 /// Messages and facts that the loop has not taken in yet.
 const QUEUE: usize = 4_096;
@@ -52,6 +53,8 @@ pub(crate) struct House {
     listener: TcpListener,
     scribe: Scribe,
     security: Option<Security>,
+    board: Board,
+    desk: Desk,
 }
 
 impl House {
@@ -61,6 +64,7 @@ impl House {
         kind: MemberKind,
         begin: Change,
         rooms: &mut Rooms,
+        desk: Desk,
     ) -> Result<House, Error> {
         let security = Security::of(process, kind)?;
         let opened = Ledger::open(&process.state_dir)?;
@@ -79,7 +83,17 @@ impl House {
             .map_err(|error| Error::Io { doing: "write the history", error })?;
         let doors = rooms.open_all(&begin.wanted)?;
         let process = process.clone();
-        Ok(House { process, kind, begin, doors, opened, listener, scribe, security })
+        let board = Board::default();
+        Ok(House { process, kind, begin, doors, opened, listener, scribe, security, board, desk })
+    }
+
+    pub(crate) fn routes(&self) -> Routes {
+        self.board.routes()
+    }
+
+    /// Certificates, if this process has them.
+    pub(crate) fn security(&self) -> Option<Security> {
+        self.security.clone()
     }
 
     /// Runs the loop until `shutdown`, or until somebody asks for the end.
@@ -172,7 +186,8 @@ impl House {
 
     fn furnish(self, posts: Posts) -> Result<(Rounds, Inlets), Error> {
         let Posts { facts, changes, done, errands, end, beat } = posts;
-        let House { process, kind, begin, doors, opened, listener, scribe, security } = self;
+        let House { process, kind, begin, doors, opened, listener, scribe, security, board, desk } =
+            self;
         let me = Introduction {
             deployment: process.deployment.clone(),
             host: process.name.clone(),
@@ -183,9 +198,8 @@ impl House {
             .map_err(|error| Error::Listen { address: process.listen, error })?;
         let (to_loop, received) = mpsc::channel(QUEUE);
         let (to_ask, requests) = mpsc::channel(REQUESTS);
-        let board = Board::default();
-        let routes = board.routes();
-        let peers = Peers::start(&me, listener, Vec::new(), &to_loop, to_ask, routes, security);
+        let desks = Desks { requests: to_ask, routes: board.routes(), topology: Some(desk) };
+        let peers = Peers::start_with(&me, listener, Vec::new(), &to_loop, desks, security);
         let keep = match kind {
             MemberKind::Server => SERVER_HISTORY,
             MemberKind::Witness => WITNESS_HISTORY,

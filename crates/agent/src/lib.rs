@@ -26,4 +26,5 @@ pub mod route;
 mod seat;
 pub mod server;
 mod status;
+mod topology;
 pub mod witness;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::config::Part;
 use crate::postgres::drain::{Present, Roll};
-use crate::postgres::{Condition, State};
+use crate::postgres::{Condition, Instance, State};
 use crate::room::Door;
 use crate::seat::Seat;
 use crate::status;
@@ -102,6 +102,7 @@ struct Source {
     posted: watch::Receiver<Posted>,
     condition: watch::Receiver<Condition>,
     roll: Roll,
+    instance: Option<Arc<Instance>>,
 }
 
 /// `None`: a pool without data here.
@@ -140,6 +141,7 @@ impl Board {
                 posted,
                 condition: door.condition.clone(),
                 roll: door.roll.clone(),
+                instance: Some(Arc::clone(door.instance())),
             }
         });
         self.0.send_modify(|sources| {
@@ -157,6 +159,23 @@ impl Board {
 }
 
 impl Routes {
+    /// The PostgreSQL of `pool` here, and its condition.
+    pub(crate) fn postgres(
+        &self,
+        pool: &str,
+    ) -> Option<(Arc<Instance>, watch::Receiver<Condition>)> {
+        let sources = self.0.borrow();
+        let source = sources.get(pool)?.as_ref()?;
+        Some((source.instance.clone()?, source.condition.clone()))
+    }
+
+    /// Returns after a pool has come or gone.
+    pub(crate) async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// # Errors
     /// This member cannot be followed in that pool.
     pub(crate) fn follow(&self, pool: &str) -> Result<Following, Refusal> {
@@ -322,6 +341,7 @@ mod tests {
             posted: watch::channel(posted.clone()).1,
             condition: watch::channel(condition.clone()).1,
             roll: Roll::default(),
+            instance: None,
         };
         follow(source).news(now).unwrap()
     }
@@ -395,7 +415,8 @@ mod tests {
         let source = |posted| {
             let condition = watch::channel(condition()).1;
             let (member, host) = ("be1".to_owned(), "10.0.0.1".to_owned());
-            Source { member, host, port: 5432, posted, condition, roll: Roll::default() }
+            let roll = Roll::default();
+            Source { member, host, port: 5432, posted, condition, roll, instance: None }
         };
         let (post, posted) = watch::channel(posted());
         let mut following = follow(source(posted));

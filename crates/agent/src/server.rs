@@ -15,6 +15,7 @@ use crate::house::House;
 use crate::postgres::process;
 use crate::rooms::Rooms;
 use crate::rounds::End;
+use crate::topology::Keeper;
 
 /// Runs until `shutdown`, or until an administrator asks for the end.
 ///
@@ -35,8 +36,12 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     process::become_subreaper();
+    let mut config = config;
+    let (keeper, desk) = Keeper::of_server(&mut config)?;
+    let begin = keeper.change().unwrap_or_else(|| config.change());
     let (mut rooms, told) = Rooms::new(Some(config.clone()));
-    let house = House::open(&config.process, MemberKind::Server, config.change(), &mut rooms)?;
+    let house = House::open(&config.process, MemberKind::Server, begin, &mut rooms, desk)?;
+    let (_keeping, changes) = keeper.start(house.routes(), house.security(), changes)?;
     let at_signal = if config.stop_postgres { End::Everything } else { End::Agent };
     let shutdown = async {
         shutdown.await;

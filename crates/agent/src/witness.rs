@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::house::House;
 use crate::rooms::Rooms;
 use crate::rounds::End;
+use crate::topology::Keeper;
 
 /// Runs until `shutdown`, or until an administrator asks for the end.
 ///
@@ -31,7 +32,11 @@ pub async fn run_with(
 ) -> Result<(), Error> {
     // A witness has no PostgreSQL: nobody tells facts.
     let (mut rooms, told) = Rooms::new(None);
-    let house = House::open(&config.process, MemberKind::Witness, config.change(), &mut rooms)?;
+    let mut config = config;
+    let (keeper, desk) = Keeper::of_witness(&mut config)?;
+    let begin = keeper.change().unwrap_or_else(|| config.change());
+    let house = House::open(&config.process, MemberKind::Witness, begin, &mut rooms, desk)?;
+    let (_keeping, changes) = keeper.start(house.routes(), house.security(), changes)?;
     let shutdown = async {
         shutdown.await;
         End::Agent

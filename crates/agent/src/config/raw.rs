@@ -143,8 +143,10 @@ pub struct MemberAddress {
 pub struct DatabaseEntry {
     pub name: String,
     pub owner: String,
-    /// A file that holds the owner's password and nothing else.
-    pub password_file: PathBuf,
+    /// A file that holds the owner's password and nothing else. Without one the owner is made
+    /// without a password, and cannot log in by one until somebody sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// Times that differ from the profile's, in milliseconds.

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::admin::{Request, Response, at_text};
+use protocol::admin::{Request, Response, TopologyAnswer, at_text};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -87,13 +87,15 @@ impl Audit {
     }
 }
 
-/// What was asked; of a long one only what it is and the pool.
+/// What was asked; of a long one only what it is, and what it is about.
 fn shown(request: &Request) -> serde_json::Value {
     let mut value = serde_json::to_value(request).expect("a request has string keys only");
     if let Some(fields) = value.as_object_mut()
         && request.to_bytes().len() > LONGEST
     {
-        fields.retain(|name, _| matches!(name.as_str(), "request" | "pool"));
+        fields.retain(|name, _| {
+            matches!(name.as_str(), "request" | "pool" | "what" | "base" | "comment")
+        });
     }
     value
 }
@@ -104,13 +106,27 @@ pub(super) fn outcome(response: &Response) -> &str {
         Response::Done { .. } => "done",
         Response::Begun { .. } => "begun",
         Response::Refused(refusal) => &refusal.code,
+        Response::Topology(answer) => of_topology(answer),
         Response::Status(_)
         | Response::Plan(_)
         | Response::Preview(_)
         | Response::History { .. }
         | Response::Route(_)
-        | Response::FrontEnd(_)
-        | Response::Topology(_) => "answered",
+        | Response::FrontEnd(_) => "answered",
+    }
+}
+
+fn of_topology(answer: &TopologyAnswer) -> &'static str {
+    match answer {
+        TopologyAnswer::Published { .. } => "published",
+        TopologyAnswer::Outdated { .. } => "outdated",
+        TopologyAnswer::Faulty { .. } => "faulty",
+        TopologyAnswer::Handed { .. } => "handed",
+        TopologyAnswer::Shown(_)
+        | TopologyAnswer::History { .. }
+        | TopologyAnswer::Replication(_)
+        | TopologyAnswer::Newer { .. }
+        | TopologyAnswer::Nothing { .. } => "answered",
     }
 }
 

@@ -143,9 +143,7 @@ impl Link {
     }
 
     fn way(&mut self) -> Way {
-        let dialling = self.dialling.as_mut()?;
-        let config = dialling.config().map_err(|error| error.to_string());
-        Some((dialling.security().clone(), config))
+        way(self.dialling.as_mut())
     }
 
     /// Until the connection ends, or a newer one takes its place; `None`: the process ends.
@@ -213,8 +211,15 @@ impl Link {
     }
 }
 
+/// How a peer is reached now.
+pub(super) fn way(dialling: Option<&mut Dialling>) -> Way {
+    let dialling = dialling?;
+    let config = dialling.config().map_err(|error| error.to_string());
+    Some((dialling.security().clone(), config))
+}
+
 /// How a peer is reached.
-type Way = Option<(Security, Result<Arc<ClientConfig>, String>)>;
+pub(super) type Way = Option<(Security, Result<Arc<ClientConfig>, String>)>;
 
 /// A connection that was accepted in another thread settles here. `None`: it is lost.
 fn here(mut channel: Channel) -> Option<Channel> {
@@ -234,7 +239,7 @@ fn is_refusal(error: &ChannelError) -> bool {
     }
 }
 
-async fn dial(
+pub(super) async fn dial(
     way: Way,
     peer: Address,
     hello: Hello,

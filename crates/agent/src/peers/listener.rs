@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::admin::words::Code;
-use protocol::admin::{Request as Asked, Response, Right};
+use protocol::admin::{Request as Asked, Response, Right, TopologyRequest};
 use protocol::frame::Kind;
 use protocol::handshake::{Introduction, Reason, Refused, Role};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::Request;
 use super::audit;
 use super::channel::{Channel, ChannelError};
 use super::follower;
@@ -27,7 +26,8 @@ use super::port::{Port, Refusal};
 use super::security::Security;
 use super::transport::Transport;
 use super::visitor::Visitor;
-use crate::route::Routes;
+use super::{Desks, Request};
+use crate::topology;
 
 /// Connections that have not yet been introduced.
 const STRANGERS: usize = 128;
@@ -58,15 +58,9 @@ struct Admitted {
     permit: OwnedSemaphorePermit,
 }
 
-pub(super) async fn run(
-    reception: Reception,
-    listener: TcpListener,
-    requests: mpsc::Sender<Request>,
-    routes: Routes,
-) {
+pub(super) async fn run(reception: Reception, listener: TcpListener, desks: Desks) {
     let counter = Arc::new(Counter {
-        requests,
-        routes,
+        desks,
         followers: Arc::new(Semaphore::new(FOLLOWERS)),
         security: reception.security.clone(),
         port: Arc::clone(&reception.port),
@@ -259,8 +253,7 @@ fn too_many() -> Refused {
 
 /// What those who are no members need.
 struct Counter {
-    requests: mpsc::Sender<Request>,
-    routes: Routes,
+    desks: Desks,
     followers: Arc<Semaphore>,
     security: Option<Security>,
     port: Arc<Port>,
@@ -295,7 +288,10 @@ impl Counter {
                 .map_err(|_| ChannelError::Late)?;
         };
         drop(permit);
-        follower::serve(&self.routes, channel, &visitor, first).await
+        let Some(desk) = self.desks.topology.as_ref().filter(|_| follows_topology(&first)) else {
+            return follower::serve(&self.desks.routes, channel, &visitor, first).await;
+        };
+        topology::serve(desk, channel, visitor.name(), first).await
     }
 
     /// Answers requests, one after the other. `Some`: it asks to follow.
@@ -321,6 +317,9 @@ impl Counter {
             let response = match Asked::from_bytes(&frame.payload) {
                 Ok(what) if !visitor.may(&what) => self.deny(visitor, &what).await,
                 Ok(follow @ Asked::Follow { .. }) => return Ok(Some(follow)),
+                Ok(follow) if self.desks.topology.is_some() && follows_topology(&follow) => {
+                    return Ok(Some(follow));
+                }
                 // There is no answer, and nobody whom it could be about.
                 Ok(Asked::Drained { .. }) => continue,
                 Ok(what) => self.answer(visitor, what).await,
@@ -345,12 +344,23 @@ impl Counter {
     async fn answer(&self, visitor: &Visitor, what: Asked) -> Response {
         let changes = what.right() == Right::Change;
         let audit = self.security.as_ref().and_then(Security::audit).filter(|_| changes);
-        let Some(audit) = audit else { return ask(&self.requests, what).await };
+        let Some(audit) = audit else { return self.ask(visitor, what).await };
         audit.note(visitor, &what, "asked").await;
-        let response = ask(&self.requests, what.clone()).await;
+        let response = self.ask(visitor, what.clone()).await;
         audit.note(visitor, &what, audit::outcome(&response)).await;
         response
     }
+
+    async fn ask(&self, visitor: &Visitor, what: Asked) -> Response {
+        match (what, &self.desks.topology) {
+            (Asked::Topology(what), Some(desk)) => desk.ask(what, visitor.name()).await,
+            (what, _) => ask(&self.desks.requests, what).await,
+        }
+    }
+}
+
+fn follows_topology(request: &Asked) -> bool {
+    matches!(request, Asked::Topology(TopologyRequest::Follow { .. }))
 }
 
 async fn ask(requests: &mpsc::Sender<Request>, what: Asked) -> Response {

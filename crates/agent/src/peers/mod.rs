@@ -16,6 +16,7 @@ mod port;
 mod security;
 mod socket;
 mod transport;
+mod visit;
 mod visitor;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Address;
 use crate::route::Routes;
+use crate::topology::Desk;
 use link::Link;
 use listener::{Doors, Reception};
 use outbox::{Outbox, Weight};
@@ -42,6 +44,7 @@ use security::Dialling;
 pub use channel::{Channel, ChannelError};
 pub use security::{Security, SecurityError};
 pub use transport::Transport;
+pub(crate) use visit::Visits;
 
 /// Turns of outgoing messages that a link has not yet taken in; it takes them in at once.
 const TURNS: usize = 64;
@@ -91,6 +94,14 @@ struct Line {
     door: mpsc::Sender<Channel>,
 }
 
+/// Where the members' port takes what those ask who are no members.
+#[derive(Debug)]
+pub(crate) struct Desks {
+    pub requests: mpsc::Sender<Request>,
+    pub routes: Routes,
+    pub topology: Option<Desk>,
+}
+
 impl Peers {
     /// Listens on `listener`, keeps a link to each of `hosts`, and tells followers of `routes`.
     /// With `security` all connections, made or accepted, are TLS with certificates.
@@ -105,6 +116,18 @@ impl Peers {
         routes: Routes,
         security: Option<Security>,
     ) -> Peers {
+        let desks = Desks { requests, routes, topology: None };
+        Peers::start_with(me, listener, hosts, received, desks, security)
+    }
+
+    pub(crate) fn start_with(
+        me: &Introduction,
+        listener: TcpListener,
+        hosts: Vec<Address>,
+        received: &mpsc::Sender<Received>,
+        desks: Desks,
+        security: Option<Security>,
+    ) -> Peers {
         let (doors, opened) = watch::channel(Arc::default());
         let mut tasks = JoinSet::new();
         let port = Arc::new(Port::default());
@@ -114,7 +137,7 @@ impl Peers {
             doors: opened,
             port: Arc::clone(&port),
         };
-        tasks.spawn(listener::run(reception, listener, requests, routes));
+        tasks.spawn(listener::run(reception, listener, desks));
         let mut peers = Peers {
             me: me.clone(),
             security,

@@ -24,6 +24,11 @@ impl Visitor {
         self.0.as_ref()
     }
 
+    /// The name in the certificate.
+    pub fn name(&self) -> Option<String> {
+        self.0.as_ref().map(|identity| identity.name.clone())
+    }
+
     /// The certificate says what `hello` says.
     ///
     /// # Errors

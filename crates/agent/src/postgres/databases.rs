@@ -15,8 +15,10 @@ pub async fn make(instance: &Instance, databases: &[Database]) -> Result<(), Err
         let known = format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&database.owner));
         if sql.one(&known).await.map_err(Error::sql(DOING))?.is_none() {
             // Never in clear: PostgreSQL shows running statements, and logs those that fail.
-            let password = literal(&scram_sha_256(database.password.as_bytes()));
-            let make = format!("CREATE ROLE {owner} LOGIN PASSWORD {password}");
+            let password = database.password.as_ref().map_or_else(String::new, |password| {
+                format!(" PASSWORD {}", literal(&scram_sha_256(password.as_bytes())))
+            });
+            let make = format!("CREATE ROLE {owner} LOGIN{password}");
             sql.run(&make).await.map_err(Error::sql(DOING))?;
         }
         let name = identifier(&database.name);

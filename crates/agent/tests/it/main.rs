@@ -19,3 +19,4 @@ mod rejoin_restart;
 mod rejoin_rewind;
 mod rejoin_way_back;
 mod rig;
+mod topology;

@@ -117,7 +117,7 @@ async fn databases_of_the_pool_are_made_once() {
     let shop = agent::postgres::Database {
         name: "the \"shop\"".to_owned(),
         owner: "it's".to_owned(),
-        password: "cl\\ie'nt".to_owned(),
+        password: Some("cl\\ie'nt".to_owned()),
     };
     for _ in 0..2 {
         agent::postgres::databases::make(&rig.instance, std::slice::from_ref(&shop)).await.unwrap();
@@ -126,7 +126,7 @@ async fn databases_of_the_pool_are_made_once() {
         .host("127.0.0.1")
         .port(rig.instance.port)
         .user(&shop.owner)
-        .password(&shop.password)
+        .password(shop.password.as_deref().unwrap())
         .dbname(&shop.name)
         .connect(tokio_postgres::NoTls)
         .await;

@@ -152,7 +152,7 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
         databases: vec![DatabaseEntry {
             name: DATABASE.to_owned(),
             owner: DATABASE.to_owned(),
-            password_file: dir.join(PASSWORD_FILE),
+            password_file: Some(dir.join(PASSWORD_FILE)),
         }],
         front_end_password_file: Some(front_end_password_file(dir)),
     };

@@ -30,6 +30,7 @@ pub enum Code {
     NotStore,
     StoreAway,
     PublishInDoubt,
+    NotTaken,
 }
 
 impl Code {
@@ -57,6 +58,7 @@ impl Code {
             Code::NotStore => "not_store",
             Code::StoreAway => "store_away",
             Code::PublishInDoubt => "publish_in_doubt",
+            Code::NotTaken => "not_taken",
         }
     }
 
@@ -145,6 +147,7 @@ impl Code {
                 "it is not known yet whether the document is published",
                 Some("publish it again: if it is there already, it is not published twice"),
             ),
+            Code::NotTaken => ("this process cannot use that version of the topology", None),
         }
     }
 
