@@ -9,6 +9,7 @@ mod mirrored;
 mod packages;
 mod plain;
 mod process;
+mod witness;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use gateway::forwarding;
 use mirrored::Mirrored;
 use plain::Plain;
 use process::Interrupt;
+pub use witness::witness;
 
 /// The least ratio of transactions per second that is acceptable.
 const GOAL: f64 = 0.97;

@@ -241,16 +241,37 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// The resident memory of a process, in bytes.
 pub fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS")
+}
+
+/// The most that its resident memory has been.
+#[cfg(feature = "witness")]
+pub fn peak(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM")
+}
+
+fn memory(pid: u32, what: &str) -> Result<u64> {
     let text = read(Path::new(&format!("/proc/{pid}/status")))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("read VmRSS in /proc/{pid}/status"))? * 1024)
+    Ok(kib.with_context(|| format!("read {what} in /proc/{pid}/status"))? * 1024)
 }
 
 /// How many connections to a port of this machine are established.
 pub fn connections_to(port: u16) -> Result<usize> {
     let text = read(Path::new("/proc/net/tcp"))?;
     Ok(count_connections(&text, port))
+}
+
+/// Whether somebody listens on a port of this machine.
+#[cfg(feature = "witness")]
+pub fn listens(port: u16) -> Result<bool> {
+    let local = format!(":{port:04X}");
+    let text = read(Path::new("/proc/net/tcp"))?;
+    Ok(text.lines().skip(1).any(|line| {
+        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        matches!(words[..], [_, here, _, "0A"] if here.ends_with(&local))
+    }))
 }
 
 fn count_connections(table: &str, port: u16) -> usize {
