@@ -19,10 +19,12 @@ use protocol::admin::words::Code;
 use session::{Fact, Order, Partner};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
+use trust::Place;
 
 use crate::config;
 use crate::error::Error;
 use crate::fence;
+use crate::postgres::certificates::Tls;
 use crate::postgres::create::Lock;
 use crate::postgres::drain::{Drain, Roll};
 use crate::postgres::{self, Condition, Configured, Driver, Instance, OsUser, Upstream};
@@ -216,11 +218,7 @@ impl Room {
             }
             Wanted::Configure(changed) => self.configure(*changed),
             Wanted::Databases => self.furnish(Furniture::Databases(self.databases.clone())),
-            Wanted::FrontEnd => {
-                if let Some(password_file) = self.front_end_password_file.clone() {
-                    self.furnish(Furniture::FrontEnd { password_file });
-                }
-            }
+            Wanted::FrontEnd => self.furnish_front_ends(),
             Wanted::Fence { done } => {
                 if let Some(mut running) = running.take() {
                     running.stop().await;
@@ -235,6 +233,15 @@ impl Room {
                 }
                 let _ = done.send(());
             }
+        }
+    }
+
+    fn furnish_front_ends(&self) {
+        if self.instance.front_end {
+            // With certificates a password that is not there is not needed.
+            let file = self.front_end_password_file.clone();
+            let password_file = file.filter(|file| self.instance.tls().is_none() || file.exists());
+            self.furnish(Furniture::FrontEnd { password_file });
         }
     }
 
@@ -260,7 +267,10 @@ impl Room {
         instance.partner_host = changed.partner.as_ref().map(|(host, _)| address_of(host));
         instance.settings = changed.settings;
         instance.client_access = changed.client_access;
-        instance.front_end = changed.front_end_password_file.is_some();
+        instance.front_end = changed.front_end_password_file.is_some() || instance.tls.is_some();
+        if let Some(tls) = &mut instance.tls {
+            tls.partner = changed.partner_name;
+        }
         instance.slot_wal_keep = slot_wal_keep(changed.slot_wal_keep.as_deref());
         self.instance = Arc::new(instance);
         let instance = Arc::clone(&self.instance);
@@ -273,9 +283,7 @@ impl Room {
         self.front_end_password_file = changed.front_end_password_file;
         if self.shown.borrow().admitted.is_some() {
             self.furnish(Furniture::Databases(self.databases.clone()));
-            if let Some(password_file) = self.front_end_password_file.clone() {
-                self.furnish(Furniture::FrontEnd { password_file });
-            }
+            self.furnish_front_ends();
         }
     }
 
@@ -457,6 +465,11 @@ fn instance(
         Some(dir) => dir.clone(),
         None => find_programs(&configured.data_dir)?,
     };
+    let tls = Tls::of(
+        Place::new(server.process.state_dir.join("trust")),
+        &server.process.deployment,
+        configured.partner_name.clone(),
+    );
     Ok(Instance {
         pool: pool.to_owned(),
         data_dir: configured.data_dir.clone(),
@@ -471,7 +484,8 @@ fn instance(
         locale: configured.locale.clone(),
         settings: configured.settings.clone(),
         client_access: configured.client_access.clone(),
-        front_end: configured.front_end_password_file.is_some(),
+        front_end: configured.front_end_password_file.is_some() || tls.is_some(),
+        tls,
         slot_wal_keep: slot_wal_keep(configured.slot_wal_keep.as_deref()),
         probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
         probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,

@@ -98,9 +98,12 @@ impl Authority {
         let requested = Requested::read(request)?;
         let identity = Identity::new(self.deployment(), subject.role, &subject.name)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = called(&subject.name);
+        params.distinguished_name = subject_of(&identity);
         params.subject_alt_names = vec![SanType::URI(identity.to_uri().try_into()?)];
-        for host in subject.hosts.iter().take(HOSTS) {
+        // PostgreSQL's own clients look for a server under its name where they have its address.
+        let own = (subject.role == Role::Server && is_host(&subject.name)).then_some(&subject.name);
+        let hosts = subject.hosts.iter().filter(|host| Some(*host) != own);
+        for host in own.into_iter().chain(hosts).take(HOSTS) {
             params.subject_alt_names.push(match host.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
                 Err(_) => SanType::DnsName(host.as_str().try_into()?),
@@ -115,6 +118,22 @@ impl Authority {
         valid(&mut params, now, lifetime)?;
         Ok(params.signed_by(&requested.key, &self.issuer)?.der().to_vec())
     }
+}
+
+/// From the whole to the part, so that RFC 2253 has it the other way round.
+fn subject_of(identity: &Identity) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::OrganizationName, identity.deployment.as_str());
+    distinguished.push(DnType::OrganizationalUnitName, identity.role.as_str());
+    distinguished.push(DnType::CommonName, identity.name.as_str());
+    distinguished
+}
+
+/// It may stand in a certificate as the name of a host.
+fn is_host(name: &str) -> bool {
+    name.parse::<IpAddr>().is_err()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+        && name.split('.').all(|part| !part.is_empty() && !part.ends_with('-'))
 }
 
 fn called(name: &str) -> DistinguishedName {
@@ -157,7 +176,7 @@ mod tests {
         let der = authority.issue(&subject(Role::Server), &request, now, LIFETIME).unwrap();
         let read = Certificate::read(&der).unwrap();
         assert_eq!(read.identity.to_uri(), "backstay:/production/server/be1");
-        assert_eq!(read.hosts, ["be1.example.com", "10.0.0.1", "::1"]);
+        assert_eq!(read.hosts, ["be1", "be1.example.com", "10.0.0.1", "::1"]);
         assert!(read.not_before < now);
         assert!(!read.renewal_is_due(now + Duration::from_hours(24 * 59)));
         assert!(read.renewal_is_due(now + Duration::from_hours(24 * 61)));

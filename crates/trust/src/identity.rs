@@ -88,6 +88,12 @@ impl Identity {
         format!("{SCHEME}{}/{}/{}", self.deployment, self.role, self.name)
     }
 
+    /// The certificate's subject as PostgreSQL shows it to `pg_ident.conf` (RFC 2253). Nothing in
+    /// it has to be escaped.
+    pub fn to_subject(&self) -> String {
+        format!("CN={},OU={},O={}", self.name, self.role, self.deployment)
+    }
+
     pub fn from_uri(uri: &str) -> Option<Identity> {
         let mut parts = uri.strip_prefix(SCHEME)?.split('/');
         let (deployment, role, name) = (parts.next()?, parts.next()?, parts.next()?);

@@ -57,6 +57,16 @@ impl Place {
         Credentials::from_pem(&identity, &files::read(&self.0.join(AUTHORITY))?)
     }
 
+    /// Key and certificate, and the authority's certificate, as they lie there; for a program that
+    /// reads them itself.
+    ///
+    /// # Errors
+    /// As for `load`.
+    pub fn texts(&self) -> Result<(String, String), Error> {
+        self.load()?;
+        Ok((files::read(&self.0.join(IDENTITY))?, files::read(&self.0.join(AUTHORITY))?))
+    }
+
     /// The key that the next certificate is asked for with; made if there is none, and the same
     /// again until that certificate has come.
     ///

@@ -22,6 +22,7 @@ use crate::verify::{Clients, Pinned, Servers};
 
 const MEMBERS: &[u8] = b"backstay";
 const AUTHORITY: &[u8] = b"backstay-authority";
+const POSTGRESQL: &[u8] = b"postgresql";
 /// Connections that can be resumed.
 const SESSIONS: usize = 512;
 const EXPORTER: &[u8] = b"EXPORTER-backstay-join";
@@ -189,6 +190,23 @@ impl Credentials {
     /// The certificate cannot be used.
     pub fn client(&self, expected: Expected) -> Result<Arc<ClientConfig>, Error> {
         let alpn = if expected.roles == [Role::Authority] { AUTHORITY } else { MEMBERS };
+        self.client_for(expected, alpn, Resumption::in_memory_sessions(1))
+    }
+
+    /// For connections to the PostgreSQL of whoever is `expected`, which resumes none.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
+    pub fn postgres_client(&self, expected: Expected) -> Result<Arc<ClientConfig>, Error> {
+        self.client_for(expected, POSTGRESQL, Resumption::disabled())
+    }
+
+    fn client_for(
+        &self,
+        expected: Expected,
+        alpn: &[u8],
+        resumption: Resumption,
+    ) -> Result<Arc<ClientConfig>, Error> {
         let verifier = Servers {
             provider: Arc::clone(&self.provider),
             roots: Arc::clone(&self.roots),
@@ -202,7 +220,7 @@ impl Credentials {
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![alpn.to_vec()];
         config.enable_sni = false;
-        config.resumption = Resumption::in_memory_sessions(1);
+        config.resumption = resumption;
         Ok(Arc::new(config))
     }
 

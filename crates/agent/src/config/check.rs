@@ -143,6 +143,7 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         listen: pool.postgres_listen.clone(),
         port: own.postgres_port,
         partner: other.map(|other| (other.host.clone(), other.postgres_port)),
+        partner_name: other.map(|other| other.name.clone()),
         locale: pool.locale.clone(),
         slot_wal_keep: pool.slot_wal_keep.clone(),
         settings: pool.settings.clone(),

@@ -91,6 +91,7 @@ pub struct Postgres {
     pub port: u16,
     /// The other partner's PostgreSQL: host and port.
     pub partner: Option<(String, u16)>,
+    pub partner_name: Option<String>,
     pub locale: Option<String>,
     pub slot_wal_keep: Option<String>,
     pub settings: BTreeMap<String, String>,

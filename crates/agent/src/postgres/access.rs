@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::adopt;
+use super::certificates::{FRONT_END_MAP, PARTNER_MAP};
 use super::error::Error;
 use super::instance::{DATABASE, FRONT_END, Instance, ROLE};
 use super::sql::OWN_ROLE;
@@ -26,8 +27,12 @@ const REFUSE_CLIENTS: &str = "local all all reject\nhost all all all reject\n";
 
 /// Writes both access files; in force after a reload or at the next start.
 pub fn write(instance: &Instance, access: Access) -> Result<(), Error> {
-    write_fleeting(instance, &instance.ident_file(), &ident(instance))?;
+    write_idents(instance)?;
     write_fleeting(instance, &instance.hba_file(), &rules(instance, access))
+}
+
+pub fn write_idents(instance: &Instance) -> Result<(), Error> {
+    write_fleeting(instance, &instance.ident_file(), &ident(instance))
 }
 
 /// Ends every connection of clients, and says how many there were.
@@ -50,6 +55,9 @@ fn ident(instance: &Instance) -> String {
     for user in ["root", own] {
         let _ = writeln!(text, "{ROLE} {user} {ROLE}");
     }
+    if let Some(tls) = instance.tls() {
+        text.push_str(&tls.idents());
+    }
     // Maps that clients' lines of an adopted server name.
     let former = adopt::former_idents(&instance.files_dir);
     text.push_str(&std::fs::read_to_string(former).unwrap_or_default());
@@ -69,8 +77,21 @@ fn rules(instance: &Instance, access: Access) -> String {
          local replication {ROLE} peer map={ROLE}\n"
     );
     if let Some(partner) = partner {
-        let _ = writeln!(text, "host  all         {ROLE} {partner} scram-sha-256");
-        let _ = writeln!(text, "host  replication {ROLE} {partner} scram-sha-256");
+        let certificates = instance.tls().is_some();
+        if certificates {
+            for databases in ["all        ", "replication"] {
+                let _ = writeln!(
+                    text,
+                    "hostssl {databases} {ROLE} {partner} cert clientname=DN map={PARTNER_MAP}"
+                );
+            }
+        }
+        // A partner that has no certificate yet uses no TLS either.
+        if !certificates || instance.secret_file.exists() {
+            let host = if certificates { "hostnossl" } else { "host " };
+            let _ = writeln!(text, "{host} all         {ROLE} {partner} scram-sha-256");
+            let _ = writeln!(text, "{host} replication {ROLE} {partner} scram-sha-256");
+        }
     }
     let _ = write!(
         text,
@@ -81,8 +102,16 @@ fn rules(instance: &Instance, access: Access) -> String {
     );
     if access == Access::Open && instance.front_end {
         // Before the operator's own lines, which need not know of this role.
+        let mut host = "host";
+        if instance.tls().is_some() {
+            host = "hostnossl";
+            let _ = writeln!(
+                text,
+                "hostssl {DATABASE} {FRONT_END} all cert clientname=DN map={FRONT_END_MAP}"
+            );
+        }
         let _ = writeln!(text, "local {DATABASE} {FRONT_END} scram-sha-256");
-        let _ = writeln!(text, "host {DATABASE} {FRONT_END} all scram-sha-256");
+        let _ = writeln!(text, "{host} {DATABASE} {FRONT_END} all scram-sha-256");
     }
     match access {
         Access::Closed => text.push_str(REFUSE_CLIENTS),
@@ -153,8 +182,10 @@ pub fn make_dir(instance: &Instance, path: &Path, mode: u32) -> Result<(), Error
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use trust::Place;
 
     use super::*;
+    use crate::postgres::certificates::Tls;
     use crate::postgres::instance::tests::instance;
 
     #[test]
@@ -173,6 +204,35 @@ mod tests {
             host all all all reject
         "#]]
         .assert_eq(&rules(&instance(), Access::Closed));
+    }
+
+    #[test]
+    fn a_partner_with_a_certificate_needs_no_password() {
+        let mut instance = instance();
+        instance.front_end = true;
+        instance.tls = Some(Tls {
+            place: Place::new("/nowhere"),
+            deployment: "test".to_owned(),
+            partner: Some("be2".to_owned()),
+        });
+        expect![[r#"
+            # Written by Backstay.
+            local all         backstay peer map=backstay
+            local replication backstay peer map=backstay
+            hostssl all         backstay 10.0.0.2/32 cert clientname=DN map=backstay_partner
+            hostssl replication backstay 10.0.0.2/32 cert clientname=DN map=backstay_partner
+            local all         backstay reject
+            host  all         backstay all reject
+            local replication all reject
+            host  replication all all reject
+            hostssl postgres backstay_front_end all cert clientname=DN map=backstay_front_end
+            local postgres backstay_front_end scram-sha-256
+            hostnossl postgres backstay_front_end all scram-sha-256
+            local all postgres peer
+            local all all scram-sha-256
+            host all all all scram-sha-256
+        "#]]
+        .assert_eq(&rules(&instance, Access::Open));
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::access::{make_dir, write_file};
+use super::certificates;
 use super::create::{self, sync_dir};
 use super::error::Error;
 use super::instance::{DATABASE, Instance, ROLE};
 use super::pairing;
 use super::rejoin;
 use super::replication::{self, ReplicationError};
-use super::settings::Upstream;
+use super::settings::{self, Upstream};
 use super::sql::Connection;
 use super::teller::Teller;
 use super::tool;
@@ -162,14 +163,11 @@ fn arguments(instance: &Instance, upstream: &Upstream, target: &Path) -> Vec<OsS
 /// The connection string of the programs that read the principal's data. It bears none of the
 /// names that acknowledge commits.
 pub fn source(instance: &Instance, upstream: &Upstream) -> String {
-    let word = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+    let door = certificates::words(instance, upstream)
+        .unwrap_or_else(|| settings::by_password(instance, upstream));
     format!(
-        "host={} port={} user={ROLE} dbname={DATABASE} passfile={} connect_timeout=5 \
-         application_name=backstay_copy keepalives_idle=2 keepalives_interval=1 \
-         keepalives_count=3 tcp_user_timeout=5000",
-        word(&upstream.host),
-        upstream.port,
-        word(&instance.secret_file.display().to_string()),
+        "{door} user={ROLE} dbname={DATABASE} connect_timeout=5 application_name=backstay_copy \
+         keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000"
     )
 }
 

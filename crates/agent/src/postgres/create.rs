@@ -58,6 +58,12 @@ pub fn lock(instance: &Instance) -> Result<Lock, Error> {
     Ok(Lock { _files: files })
 }
 
+/// The pool whose data a directory holds; `None` if it bears no pool's name.
+pub fn pool_of_data(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(data_dir.join(POOL_MARK)).ok()?;
+    Some(text.trim().to_owned())
+}
+
 /// Says what the data directory holds; refuses what is not this pool's or cannot be run.
 pub fn look(instance: &Instance, version: Version) -> Result<DataDir, Error> {
     let dir = &instance.data_dir;
@@ -120,8 +126,10 @@ pub fn initialise_now(instance: &Instance) -> Result<(), Error> {
     }
     write_file(instance, &mark, "initialise\n")?;
     make_dir(instance, &instance.data_dir, 0o700)?;
-    let password = secret(instance)?;
-    run_initdb(instance, &password)?;
+    // Those who know each other by certificates need no password.
+    let by_password = instance.tls().is_none() || instance.secret_file.exists();
+    let password = by_password.then(|| secret(instance)).transpose()?;
+    run_initdb(instance, password.as_deref())?;
     make_operator(instance)?;
     mark_data(instance)?;
     put_standby_signal(instance)?;
@@ -136,17 +144,18 @@ pub async fn initialise(instance: Arc<Instance>) -> Result<(), Error> {
         .map_err(|error| Error::unexpected("making the cluster", error.to_string()))?
 }
 
-fn run_initdb(instance: &Instance, password: &str) -> Result<(), Error> {
+fn run_initdb(instance: &Instance, password: Option<&str>) -> Result<(), Error> {
     let password_file = instance.files_dir.join("initial_password");
-    write_file(instance, &password_file, password)?;
     let program = instance.program("initdb");
-    let out = instance
-        .os_user
-        .command(&program)
+    let mut command = instance.os_user.command(&program);
+    if let Some(password) = password {
+        write_file(instance, &password_file, password)?;
+        command.arg(format!("--pwfile={}", password_file.display()));
+    }
+    let out = command
         .arg("-D")
         .arg(&instance.data_dir)
         .arg(format!("--username={ROLE}"))
-        .arg(format!("--pwfile={}", password_file.display()))
         .arg(format!("--locale={}", locale(instance)))
         .args(["--data-checksums", "--encoding=UTF8"])
         .args(["--auth-local=peer", "--auth-host=scram-sha-256"])

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::canary;
+use super::certificates;
 use super::clone::{self, Unfinished};
 use super::condition::{Condition, State};
 use super::create::{self, DataDir, Lock};
@@ -102,6 +103,7 @@ async fn run(
     let (seen, probed) = mpsc::channel(QUEUE);
     let mut probes = JoinSet::new();
     probes.spawn(probe::run(Arc::clone(&instance), server.life(), server.closed(), seen));
+    probes.spawn(certificates::keep(configured.clone(), server.life()));
     probes.spawn(log_file::keep_short(Arc::clone(&instance)));
     probes.spawn(canary::report(Arc::clone(&instance), teller.clone()));
     let (touch_sender, touch) = mpsc::channel(QUEUE);

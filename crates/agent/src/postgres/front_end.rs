@@ -14,17 +14,18 @@ use super::sql::{Commits, Connection, literal};
 
 const DOING: &str = "making the Front Ends' role";
 
-/// Makes what is missing of the role and the function. Asking twice changes nothing.
-pub async fn make(instance: &Instance, password: &str) -> Result<(), Error> {
+/// Makes what is missing of the role and the function. Asking twice changes nothing. Without a
+/// password the role logs in by certificate alone.
+pub async fn make(instance: &Instance, password: Option<&str>) -> Result<(), Error> {
     let sql = Connection::open(instance, Commits::Local).await.map_err(Error::sql(DOING))?;
     let role = format!("SELECT rolpassword FROM pg_authid WHERE rolname = {}", literal(FRONT_END));
     let row = sql.row(&role).await.map_err(Error::sql(DOING))?;
-    let make = match row.first() {
-        None => format!("CREATE ROLE {FRONT_END} LOGIN PASSWORD {};", secret(password)),
-        Some(stored) if stored.as_deref().is_some_and(|stored| fits(stored, password)) => {
-            String::new()
-        }
-        Some(_) => format!("ALTER ROLE {FRONT_END} PASSWORD {};", secret(password)),
+    let make = match (row.first(), password) {
+        (None, None) => format!("CREATE ROLE {FRONT_END} LOGIN;"),
+        (None, Some(new)) => format!("CREATE ROLE {FRONT_END} LOGIN PASSWORD {};", secret(new)),
+        (Some(Some(stored)), Some(same)) if fits(stored, same) => String::new(),
+        (Some(_), Some(new)) => format!("ALTER ROLE {FRONT_END} PASSWORD {};", secret(new)),
+        (Some(_), None) => String::new(),
     };
     // One implicit transaction: all of it or nothing.
     sql.run(&format!("{make}{}", rights())).await.map_err(Error::sql(DOING))

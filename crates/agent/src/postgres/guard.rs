@@ -72,6 +72,7 @@ impl Guard {
             },
             role: ROLE.to_owned(),
             secret: None,
+            tls: None,
             application_name: GUARD_NAME.to_owned(),
             deadline: LOGIN_DEADLINE,
         };

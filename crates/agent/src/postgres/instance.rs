@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::certificates::{self, Tls};
 use super::os_user::OsUser;
 
 /// PostgreSQL's role that Backstay itself uses, on both partners.
@@ -50,6 +51,8 @@ pub struct Instance {
     pub client_access: Vec<String>,
     /// Front Ends may look up users.
     pub front_end: bool,
+    /// The agent's certificate, if it has one.
+    pub tls: Option<Tls>,
     /// Value of `max_slot_wal_keep_size`.
     pub slot_wal_keep: String,
     pub probe_interval: Duration,
@@ -72,6 +75,11 @@ impl Instance {
     pub const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_millis(100);
     pub const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
     pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(600);
+
+    /// Backstay's own roles use certificates, and PostgreSQL shows the agent's.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref().filter(|_| !certificates::others_in_force(self))
+    }
 
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin_dir.join(name)
@@ -133,6 +141,7 @@ pub mod tests {
             settings: BTreeMap::new(),
             client_access: Vec::new(),
             front_end: false,
+            tls: None,
             slot_wal_keep: Instance::DEFAULT_SLOT_WAL_KEEP.to_owned(),
             probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
             probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,

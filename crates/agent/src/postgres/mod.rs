@@ -8,6 +8,7 @@
 pub mod access;
 pub mod adopt;
 pub mod canary;
+pub mod certificates;
 pub mod clone;
 pub mod condition;
 pub mod control;
@@ -33,6 +34,7 @@ pub mod rejoin;
 mod replay;
 pub mod replication;
 pub mod rewind;
+mod secure;
 pub mod server;
 pub mod settings;
 pub mod sql;

@@ -7,30 +7,43 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
+use tokio_postgres::config::SslMode;
 
+use super::certificates;
 use super::create;
 use super::error::Error;
 use super::instance::{DATABASE, Instance, ROLE};
+use super::secure::Secure;
 use super::settings::Upstream;
 use super::sql::{self, Connection, Row};
 
 const DEADLINE: Duration = Duration::from_secs(3);
 const DOING: &str = "asking the principal's PostgreSQL";
 
-/// A connection to the partner's PostgreSQL, by password.
+/// A connection to the partner's PostgreSQL, by certificate or else by password.
 pub async fn connect(instance: &Instance, upstream: &Upstream) -> Result<Connection, Error> {
-    let password = create::known_secret(instance)?;
     let mut config = tokio_postgres::Config::new();
     config
         .host(&upstream.host)
         .port(upstream.port)
         .user(ROLE)
-        .password(password)
         .dbname(DATABASE)
         .application_name(sql::APPLICATION)
         .connect_timeout(DEADLINE)
         .tcp_user_timeout(DEADLINE);
-    let opened = timeout(DEADLINE, Connection::open_with(&config, NoTls)).await;
+    let opened = match instance.tls() {
+        Some(tls) => {
+            // For the programs and the receiver that connect next.
+            certificates::prepare(instance);
+            let client = tls.client().map_err(|error| Error::unexpected(DOING, error.to_string()));
+            config.ssl_mode(SslMode::Require);
+            timeout(DEADLINE, Connection::open_with(&config, Secure(client?))).await
+        }
+        None => {
+            config.password(create::known_secret(instance)?).ssl_mode(SslMode::Disable);
+            timeout(DEADLINE, Connection::open_with(&config, NoTls)).await
+        }
+    };
     opened.map_err(|_| Error::Late { doing: DOING })?.map_err(Error::sql(DOING))
 }
 

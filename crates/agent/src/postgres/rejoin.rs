@@ -188,6 +188,7 @@ pub(super) fn login(instance: &Instance, upstream: &Upstream) -> Login {
         endpoint: Endpoint::Tcp { host: upstream.host.clone(), port: upstream.port },
         role: ROLE.to_owned(),
         secret: Some(instance.secret_file.clone()),
+        tls: instance.tls().cloned(),
         application_name: "backstay_question".to_owned(),
         deadline: UPSTREAM_DEADLINE,
     }

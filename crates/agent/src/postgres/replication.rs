@@ -19,7 +19,9 @@ use wire::message::{self, Authentication, Backend, DataRow, Fields};
 use wire::replication::{FromServer, LARGEST_WAL, StandbyStatus};
 use wire::{Malformed, startup};
 
+use super::certificates::Tls;
 use super::history::History;
+use super::secure;
 use crate::clock;
 
 /// The largest message that is accepted: a stretch of WAL, or a timeline's history.
@@ -51,6 +53,8 @@ pub struct Login {
     pub role: String,
     /// A file in the form of libpq's password file. Not needed on the socket.
     pub secret: Option<PathBuf>,
+    /// Over TCP by certificate, and by no password.
+    pub tls: Option<Tls>,
     pub application_name: String,
     pub deadline: Duration,
 }
@@ -76,6 +80,10 @@ pub enum ReplicationError {
     Method,
     #[error("cannot log in: {0}; check the password of the role and the secret file")]
     Scram(io::Error),
+    #[error(transparent)]
+    Certificate(#[from] trust::Error),
+    #[error("cannot agree on TLS with PostgreSQL at {endpoint}: {source}")]
+    Tls { endpoint: String, source: io::Error },
     #[error("cannot read a password from {path}: {fault}", path = .path.display())]
     Secret { path: PathBuf, fault: String },
 }
@@ -141,7 +149,7 @@ impl Connection {
     pub async fn log_in(login: &Login) -> Result<Connection> {
         within(login.deadline, "logging in", async {
             let mut connection = Connection {
-                stream: connect(&login.endpoint).await?,
+                stream: connect(login).await?,
                 input: Vec::with_capacity(LARGEST_MESSAGE),
                 taken: 0,
                 output: Vec::new(),
@@ -376,7 +384,8 @@ impl Connection {
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>> {
+async fn connect(login: &Login) -> Result<Box<dyn Stream>> {
+    let endpoint = &login.endpoint;
     let failed = |source| ReplicationError::Connect { endpoint: endpoint.to_string(), source };
     Ok(match endpoint {
         Endpoint::Socket { .. } => {
@@ -385,7 +394,14 @@ async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>> {
         Endpoint::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
-            Box::new(stream)
+            match &login.tls {
+                None => Box::new(stream),
+                Some(tls) => {
+                    let endpoint = endpoint.to_string();
+                    let failed = |source| ReplicationError::Tls { endpoint, source };
+                    Box::new(secure::secured(stream, tls.client()?).await.map_err(failed)?)
+                }
+            }
         }
     })
 }

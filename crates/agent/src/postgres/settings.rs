@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::access::{write_file, write_fleeting};
 use super::adopt;
+use super::certificates;
 use super::error::Error;
 use super::instance::{GUARD_NAME, Instance, MIRROR_NAME, ROLE};
 use super::sql::Connection;
@@ -190,6 +191,9 @@ pub fn write(instance: &Instance) -> Result<(), Error> {
             let _ = writeln!(text, "{name} = {}", quoted(value));
         }
     }
+    for (name, value) in certificates::settings(instance) {
+        let _ = writeln!(text, "{name} = {}", quoted(&value));
+    }
     let upstream = instance.upstream_file();
     let _ = writeln!(text, "include_if_exists = {}", quoted(&upstream.display().to_string()));
     write_fleeting(instance, &instance.config_file(), &text)?;
@@ -217,23 +221,29 @@ pub fn read_upstream(instance: &Instance) -> Option<Upstream> {
     let value = text.lines().find_map(|line| line.strip_prefix("primary_conninfo = "))?;
     let value = value.strip_prefix('\'')?.strip_suffix('\'')?;
     let conninfo = value.replace("''", "'").replace(r"\\", r"\");
-    let (host, rest) = conninfo.strip_prefix("host='")?.split_once("' port=")?;
+    let address = conninfo.strip_prefix("hostaddr='").or_else(|| conninfo.strip_prefix("host='"));
+    let (host, rest) = address?.split_once("' port=")?;
     let port = rest.split(' ').next()?.parse().ok()?;
     Some(Upstream { host: host.replace(r"\'", "'").replace(r"\\", r"\"), port })
 }
 
 /// The connection string of the mirror's receiver.
 pub fn conninfo(instance: &Instance, upstream: &Upstream) -> String {
-    let passfile = instance.secret_file.display().to_string();
-    let word = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+    let door = match certificates::words(instance, upstream) {
+        Some(words) => words,
+        None => format!("{} sslmode=prefer", by_password(instance, upstream)),
+    };
     format!(
-        "host={} port={} user={ROLE} passfile={} application_name={MIRROR_NAME} \
-         connect_timeout=3 keepalives=1 keepalives_idle=2 keepalives_interval=1 \
-         keepalives_count=3 tcp_user_timeout=5000 sslmode=prefer",
-        word(&upstream.host),
-        upstream.port,
-        word(&passfile),
+        "{door} user={ROLE} application_name={MIRROR_NAME} connect_timeout=3 keepalives=1 \
+         keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=5000"
     )
+}
+
+/// Host, port and where the password is.
+pub fn by_password(instance: &Instance, upstream: &Upstream) -> String {
+    let word = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
+    let passfile = instance.secret_file.display().to_string();
+    format!("host={} port={} passfile={}", word(&upstream.host), upstream.port, word(&passfile))
 }
 
 /// Takes `primary_conninfo` and `restore_command` out of `postgresql.auto.conf`, which PostgreSQL

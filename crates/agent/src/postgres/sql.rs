@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{AsyncMessage, Client, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Error, NoTls, SimpleQueryMessage, Socket};
 
 use super::instance::{DATABASE, Instance, ROLE};
 
@@ -70,10 +71,11 @@ impl Connection {
     }
 
     /// Opens a connection that somebody else has configured.
-    pub async fn open_with(
-        config: &tokio_postgres::Config,
-        tls: NoTls,
-    ) -> Result<Connection, Error> {
+    pub async fn open_with<T>(config: &tokio_postgres::Config, tls: T) -> Result<Connection, Error>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+    {
         let (client, mut connection) = config.connect(tls).await?;
         let cancelled_waits = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&cancelled_waits);

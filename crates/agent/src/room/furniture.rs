@@ -37,7 +37,7 @@ pub(super) async fn furnish(
 #[derive(Clone, Debug)]
 pub(super) enum Furniture {
     Databases(Vec<config::DatabaseEntry>),
-    FrontEnd { password_file: PathBuf },
+    FrontEnd { password_file: Option<PathBuf> },
 }
 
 impl std::fmt::Display for Furniture {
@@ -62,7 +62,8 @@ impl Furniture {
                 postgres::databases::make(instance, &databases).await
             }
             Furniture::FrontEnd { password_file } => {
-                postgres::front_end::make(instance, &password(password_file)?).await
+                let password = password_file.as_deref().map(password).transpose()?;
+                postgres::front_end::make(instance, password.as_deref()).await
             }
         };
         made.map_err(|error| error.to_string())

@@ -270,6 +270,7 @@ pub fn instance(dir: &Path, os_user: &OsUser) -> Instance {
         settings: std::collections::BTreeMap::new(),
         client_access: Vec::new(),
         front_end: false,
+        tls: None,
         slot_wal_keep: Instance::DEFAULT_SLOT_WAL_KEEP.to_owned(),
         probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
         probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,

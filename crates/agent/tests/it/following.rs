@@ -177,9 +177,9 @@ async fn a_front_end_learns_what_is_stored_of_a_users_password_and_nothing_else(
     let secret = "SELECT rolpassword FROM pg_authid WHERE rolname = 'backstay_front_end'";
     let before = one(&admin, secret).await;
     let instance = pool.instance(0);
-    agent::postgres::front_end::make(&instance, FRONT_END_PASSWORD).await.unwrap();
+    agent::postgres::front_end::make(&instance, Some(FRONT_END_PASSWORD)).await.unwrap();
     assert_eq!(one(&admin, secret).await, before, "keys that fit it were made useless");
-    agent::postgres::front_end::make(&instance, "another").await.unwrap();
+    agent::postgres::front_end::make(&instance, Some("another")).await.unwrap();
     Pool::client(pool.postgres[0], role, "another").await.unwrap();
     for (name, value) in [("synchronous_commit", "on"), ("client_min_messages", "notice")] {
         assert_eq!(one(&app, &format!("SHOW {name}")).await, value, "{name}");

@@ -9,6 +9,7 @@ mod following;
 mod guard_fence;
 mod guard_locked;
 mod pg_access;
+mod pg_certificates;
 mod pg_life;
 mod pg_pair;
 mod pg_promotion;

@@ -11,7 +11,7 @@ use agent::postgres::{Configured, Driver, Instance, Upstream};
 use session::{
     Boundary, Fact, Found, Incarnation, Order, Partner, Position, Promotion, Term, Timeline,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::{Client, NoTls};
 
 use crate::cluster;
@@ -23,6 +23,7 @@ pub struct Rig {
     pub owner: Partner,
     dir: PathBuf,
     orders: Option<mpsc::Sender<Order>>,
+    configured: Option<watch::Sender<Configured>>,
     facts: mpsc::Receiver<Fact>,
     pub driver: Option<Driver>,
     pub partner_port: u16,
@@ -57,7 +58,17 @@ impl Rig {
         let facts = mpsc::channel(1).1;
         let owner = Partner::First;
         let drain = Drain { patience: Drain::DEFAULT_PATIENCE, ..Drain::default() };
-        Rig { instance, owner, dir, orders: None, facts, driver: None, partner_port: 1, drain }
+        Rig {
+            instance,
+            owner,
+            dir,
+            orders: None,
+            configured: None,
+            facts,
+            driver: None,
+            partner_port: 1,
+            drain,
+        }
     }
 
     /// The other partner, with a plain copy of this stopped one's data.
@@ -77,7 +88,8 @@ impl Rig {
         let partner = Some(Upstream { host: "127.0.0.1".to_owned(), port: self.partner_port });
         let instance = Arc::new(self.instance.clone());
         let configured = Configured { instance, partner, drain: self.drain.clone() };
-        let (_, configured) = tokio::sync::watch::channel(configured);
+        let (held, configured) = watch::channel(configured);
+        self.configured = Some(held);
         self.driver = Some(Driver::spawn(configured, None, self.owner, inbox, facts));
         (self.orders, self.facts) = (Some(orders), seen);
         self.wait("found", |fact| match fact {

@@ -113,6 +113,7 @@ impl Found {
             settings: self.settings.clone(),
             client_access: self.hba.clone(),
             front_end: false,
+            tls: None,
             slot_wal_keep: Instance::DEFAULT_SLOT_WAL_KEEP.to_owned(),
             probe_interval: Instance::DEFAULT_PROBE_INTERVAL,
             probe_timeout: Instance::DEFAULT_PROBE_TIMEOUT,
