@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use protocol::admin::{TopologyCopy, TopologyHeader};
 
@@ -67,6 +68,13 @@ impl Shelf {
     pub fn is_damaged(&self) -> bool {
         let path = self.dir.join(CURRENT);
         path.exists() && read(&path).is_none()
+    }
+
+    /// When the copy in force was put there, in milliseconds since 1970.
+    pub fn since_ms(&self) -> Option<u64> {
+        let changed = fs::metadata(self.dir.join(CURRENT)).and_then(|found| found.modified());
+        let since = changed.ok()?.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
     }
 
     /// Puts a copy in force. When this returns, it survives a crash.

@@ -23,6 +23,8 @@ pub struct FrontEndFile {
     pub state_dir: PathBuf,
     /// The pool's two servers, where their agents listen.
     pub first: ServerAddress,
+    /// Absent: the pool has one server.
+    #[serde(default = "ServerAddress::none", skip_serializing_if = "ServerAddress::is_none")]
     pub second: ServerAddress,
     /// The password of the role `backstay_front_end`, which looks up how users log in.
     pub password_file: PathBuf,
@@ -50,6 +52,111 @@ pub struct ServerAddress {
     pub name: String,
     /// host:port
     pub address: String,
+}
+
+impl ServerAddress {
+    /// There is no such server.
+    pub fn none() -> ServerAddress {
+        ServerAddress { name: String::new(), address: String::new() }
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.name.is_empty() && self.address.is_empty()
+    }
+}
+
+/// What is written by hand where everything else comes from the topology: no pool is named.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnFile {
+    pub name: String,
+    pub deployment: String,
+    pub state_dir: PathBuf,
+    /// Where commands ask for the status.
+    #[serde(default = "admin_listen")]
+    pub admin_listen: String,
+    /// Where clients connect, if it is not the topology's port on all addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// See `FrontEndFile`; `front-end.password` in `state_dir` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// See `FrontEndFile`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<String>,
+}
+
+fn admin_listen() -> String {
+    "0.0.0.0:7023".to_owned()
+}
+
+impl OwnFile {
+    /// Where commands are answered.
+    ///
+    /// # Errors
+    /// What is written is no address.
+    pub fn commands(&self) -> Result<SocketAddr, ConfigError> {
+        self.admin_listen.parse().map_err(|_| ConfigError::Mistakes {
+            name: self.name.clone(),
+            mistakes: vec![format!(
+                "admin_listen = {:?} is no address: write IP:port",
+                self.admin_listen
+            )],
+        })
+    }
+
+    pub fn password_file(&self) -> PathBuf {
+        let written = self.password_file.clone();
+        written.unwrap_or_else(|| self.state_dir.join("front-end.password"))
+    }
+}
+
+/// A Front End's own file, read.
+#[derive(Clone, Debug)]
+pub enum Own {
+    /// It says everything.
+    Whole(Box<FrontEnd>),
+    /// The topology says the rest.
+    ByTopology(OwnFile),
+}
+
+impl Own {
+    /// # Errors
+    /// See `ConfigError`.
+    pub fn load(path: &Path) -> Result<Own, ConfigError> {
+        let text = read(path)?;
+        let written: toml::Table = understood(path, &text)?;
+        if written.contains_key("pool") {
+            return FrontEnd::load(path).map(|whole| Own::Whole(Box::new(whole)));
+        }
+        let own: OwnFile = understood(path, &text)?;
+        if own.state_dir.is_absolute() {
+            return Ok(Own::ByTopology(own));
+        }
+        let mistakes = vec![format!("state_dir = {:?}: write a whole path", own.state_dir)];
+        Err(ConfigError::Mistakes { name: own.name, mistakes })
+    }
+
+    pub fn state_dir(&self) -> &Path {
+        match self {
+            Own::Whole(whole) => &whole.file.state_dir,
+            Own::ByTopology(own) => &own.state_dir,
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+        path: path.to_owned(),
+        error: error.to_string(),
+    })
+}
+
+fn understood<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::NotUnderstood {
+        path: path.to_owned(),
+        error: error.to_string().trim_end().to_owned(),
+    })
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -218,16 +325,7 @@ impl FrontEnd {
     /// # Errors
     /// See `ConfigError`.
     pub fn load(path: &Path) -> Result<FrontEnd, ConfigError> {
-        let unreadable = |error: std::io::Error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            error: error.to_string(),
-        };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let file: FrontEndFile =
-            toml::from_str(&text).map_err(|error| ConfigError::NotUnderstood {
-                path: path.to_owned(),
-                error: error.to_string().trim_end().to_owned(),
-            })?;
+        let file: FrontEndFile = understood(path, &read(path)?)?;
         FrontEnd::try_from(file)
     }
 }
@@ -248,7 +346,7 @@ impl TryFrom<FrontEndFile> for FrontEnd {
         if !file.state_dir.is_absolute() {
             mistakes.push(format!("state_dir = {:?}: write a whole path", file.state_dir));
         }
-        for server in [&file.first, &file.second] {
+        for server in [&file.first, &file.second].into_iter().filter(|server| !server.is_none()) {
             let port = server.address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(1..))) {
                 mistakes.push(format!(

@@ -33,20 +33,24 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod topology;
 mod verifiers;
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 
 use crate::clock::Moment;
-use crate::config::FrontEnd;
+use crate::config::{ConfigError, FrontEnd, FrontEndFile, Own, OwnFile};
 use crate::counters::Counters;
-use crate::handover::HandoverError;
+use crate::handover::{Entrance, HandoverError};
 use crate::house::{House, SCRATCH};
 use crate::login::Door;
 use crate::lookup::{Lookup, LookupError};
@@ -54,8 +58,9 @@ use crate::mode::Modes;
 use crate::papers::{Papers, PapersError};
 use crate::registry::Registry;
 use crate::route::Pool;
-use crate::status::Status;
+use crate::status::{Shown, Status};
 use crate::tls::{Tls, TlsError};
+use crate::topology::Keeper;
 use crate::verifiers::{Ask, Patience, Verifiers};
 
 /// How often client sessions that take nothing are looked for.
@@ -76,6 +81,25 @@ pub enum Error {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Papers(#[from] PapersError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot listen on {address} for commands: {error}")]
+    Commands { address: SocketAddr, error: std::io::Error },
+}
+
+/// Runs the gateway by its own file until `shutdown`, or until a command ends it. If the file
+/// leaves the rest to the topology and there is no copy yet, it waits for one.
+///
+/// # Errors
+/// See `Error`.
+pub async fn run_by(
+    own: Own,
+    shutdown: impl Future<Output = ()> + Unpin + 'static,
+) -> Result<(), Error> {
+    match own {
+        Own::Whole(config) => run(*config, shutdown).await,
+        Own::ByTopology(own) => in_local_set(live_by_topology(own, shutdown)).await,
+    }
 }
 
 /// Runs the gateway until `shutdown`, or until a command ends it.
@@ -86,23 +110,88 @@ pub async fn run(
     config: FrontEnd,
     shutdown: impl Future<Output = ()> + 'static,
 ) -> Result<(), Error> {
+    in_local_set(live(config, None, shutdown)).await
+}
+
+async fn in_local_set(
+    life: impl Future<Output = Result<(), Error>> + 'static,
+) -> Result<(), Error> {
     let tasks = LocalSet::new();
     // A task like the others: what the set waits for itself is polled with each of their wake-ups.
-    let living = tasks.spawn_local(live(config, shutdown));
+    let living = tasks.spawn_local(life);
     match tasks.run_until(living).await {
         Ok(ended) => ended,
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     }
 }
 
-async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    make_state_dir(&config)?;
+/// As the copy of the topology says, once there is one.
+async fn live_by_topology(
+    own: OwnFile,
+    mut shutdown: impl Future<Output = ()> + Unpin,
+) -> Result<(), Error> {
+    make_state_dir(&own.state_dir)?;
+    let address = own.commands()?;
+    let papers = Papers::of(&own.deployment, &own.name, &own.state_dir, address)?;
+    let keeper = Keeper::open(own, papers.clone());
+    let Some(file) = wait_for_a_copy(&keeper, &papers, address, &mut shutdown).await? else {
+        return Ok(());
+    };
+    live(FrontEnd::try_from(file)?, Some(keeper), shutdown).await
+}
+
+/// Answers commands until the copy says what this Front End is to be. `None`: it is to end.
+async fn wait_for_a_copy(
+    keeper: &Keeper,
+    papers: &Papers,
+    address: SocketAddr,
+    shutdown: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<Option<FrontEndFile>, Error> {
+    if let Some(file) = keeper.wanted() {
+        return Ok(Some(file));
+    }
+    tracing::info!("this Front End waits for the topology: publish a document that names it");
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| Error::Commands { address, error })?;
+    let (_open, is_open) = watch::channel(true);
+    let entrance = Entrance::new(Rc::new(listener), is_open);
+    let shown = Shown { status: None, topology: Some(keeper.clone()) };
+    let me = keeper.introduction().clone();
+    let (end, mut ended) = oneshot::channel();
+    let answering = spawn_local(status::serve(entrance, me, shown, papers.clone(), end));
+    let file = loop {
+        let changed = keeper.changed();
+        if let Some(file) = keeper.wanted() {
+            break Some(file);
+        }
+        tokio::select! {
+            () = changed => {}
+            () = &mut *shutdown => break None,
+            _asked = &mut ended => break None,
+        }
+    };
+    // Whoever has just handed it over hears that it was taken.
+    sleep(LOOK).await;
+    answering.abort();
+    let _closed = answering.await;
+    Ok(file)
+}
+
+async fn live(
+    config: FrontEnd,
+    keeper: Option<Keeper>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    make_state_dir(&config.file.state_dir)?;
     let tls = config.file.tls.as_ref().map(Tls::load).transpose()?;
     let papers = Papers::open(&config)?;
     let (mut held, links) = handover::arrive(&config).await?;
     let (clients, commands) = held.entrances();
     let address = clients.address().unwrap_or(config.listen);
     let pool = Pool::follow(&config, &papers);
+    if let Some(keeper) = &keeper {
+        keeper.runs(&config, &pool);
+    }
     let mode = Modes::follow(&pool, &config.file.times);
     let counters = Rc::new(Counters::default());
     let verifiers = Verifiers::open(&config.file.state_dir, ask(&config, &pool));
@@ -110,6 +199,7 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
     let registry = Rc::<Registry>::default();
     let (counted, seats) = (Rc::clone(&counters), Rc::clone(&registry));
     let status = Status::new(&config, address, pool.clone(), mode.clone(), counted, seats);
+    let (me, shown) = (status.introduction(), Shown { status: Some(status), topology: keeper });
     let (end, mut ended) = oneshot::channel();
     let house = Rc::new(House {
         config,
@@ -128,7 +218,7 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
         links,
         ending: Default::default(),
     });
-    let answering = spawn_local(status::serve(commands, status, papers, end));
+    let answering = spawn_local(status::serve(commands, me, shown, papers, end));
     spawn_local(follow_route(Rc::clone(&house)));
     spawn_local(sweep(Rc::clone(&house)));
     let accepting = spawn_local(listener::serve(Rc::clone(&house), clients));
@@ -166,11 +256,10 @@ async fn live(config: FrontEnd, shutdown: impl Future<Output = ()>) -> Result<()
     Ok(())
 }
 
-fn make_state_dir(config: &FrontEnd) -> Result<(), Error> {
+fn make_state_dir(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let path = &config.file.state_dir;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| Error::StateDir { path: path.clone(), error })
+    made.map_err(|error| Error::StateDir { path: path.to_owned(), error })
 }
 
 /// Waits until the last client has left, for as long as clients may stay.

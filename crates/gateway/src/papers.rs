@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -68,8 +68,19 @@ impl Papers {
     /// # Errors
     /// See `PapersError`.
     pub fn open(config: &FrontEnd) -> Result<Papers, PapersError> {
-        let place = Place::new(config.file.state_dir.join("trust"));
-        let address = config.admin_listen;
+        let file = &config.file;
+        Papers::of(&file.deployment, &file.name, &file.state_dir, config.admin_listen)
+    }
+
+    /// # Errors
+    /// See `PapersError`.
+    pub fn of(
+        deployment: &str,
+        name: &str,
+        state_dir: &Path,
+        address: SocketAddr,
+    ) -> Result<Papers, PapersError> {
+        let place = Place::new(state_dir.join("trust"));
         if !place.exists() {
             return match address.ip().is_loopback() {
                 true => Ok(Papers::default()),
@@ -79,8 +90,7 @@ impl Papers {
         let stamp = place.stamp();
         let loaded = Loaded::read(&place, stamp)?;
         let found = loaded.credentials.identity();
-        let wanted =
-            trust::Identity::new(&config.file.deployment, Role::FrontEnd, &config.file.name)?;
+        let wanted = trust::Identity::new(deployment, Role::FrontEnd, name)?;
         if *found != wanted {
             let (found, wanted) = (found.to_string(), wanted.to_string());
             return Err(PapersError::OtherIdentity {

@@ -17,7 +17,7 @@ use protocol::admin::Route;
 use protocol::handshake::Introduction;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
 pub use self::line::LineError;
@@ -25,7 +25,7 @@ pub use self::line::LineError;
 pub use self::routes::Standby;
 pub use self::routes::{Change, Lease, Leased, Principal, Routes, Side, Snapshot};
 use crate::clock::{self, Moment};
-use crate::config::FrontEnd;
+use crate::config::{FrontEnd, ServerAddress};
 use crate::papers::Papers;
 
 /// A handle to the one view of the pool; clones share it.
@@ -44,12 +44,22 @@ struct Shared {
     drained: Cell<u64>,
     drain: Notify,
     members: [Member; 2],
+    /// Whoever follows the members; `None`: only `told` feeds this view.
+    following: Option<Following>,
+}
+
+/// What it takes to follow a member.
+#[derive(Debug)]
+struct Following {
+    me: Introduction,
+    pool: String,
+    papers: Papers,
+    tasks: RefCell<[Option<JoinHandle<()>>; 2]>,
 }
 
 #[derive(Debug)]
 struct Member {
-    name: String,
-    address: String,
+    server: RefCell<ServerAddress>,
     heard: Cell<Option<Moment>>,
     connected: Cell<bool>,
     /// What it last said about a manual failover: the term that is handed over, or 0.
@@ -71,38 +81,76 @@ impl Pool {
     /// Follows both members of the configuration, from now on and as long as the runtime lives.
     pub fn follow(config: &FrontEnd, papers: &Papers) -> Pool {
         let file = &config.file;
-        let pool = Pool::unfollowed([
-            (file.first.name.clone(), file.first.address.clone()),
-            (file.second.name.clone(), file.second.address.clone()),
-        ]);
         let me = Introduction {
             deployment: file.deployment.clone(),
             host: file.name.clone(),
             run: u64::from(std::process::id()),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         };
+        let following = Following {
+            me,
+            pool: file.pool.clone(),
+            papers: papers.clone(),
+            tasks: RefCell::default(),
+        };
+        let pool = Pool::new([file.first.clone(), file.second.clone()], Some(following));
         for side in Side::BOTH {
-            let member = &pool.shared.members[side.index()];
-            let follower = follow::Follower {
-                me: me.clone(),
-                pool: file.pool.clone(),
-                side,
-                member: member.name.clone(),
-                address: member.address.clone(),
-                papers: papers.clone(),
-            };
-            spawn_local(follower.follow(pool.clone()));
+            pool.follow_side(side);
         }
         spawn_local(expire(pool.clone()));
         pool
     }
 
+    /// The pool's servers are these from now on. What the others said last holds as long as their
+    /// leases do.
+    pub fn set_servers(&self, servers: [ServerAddress; 2]) {
+        for (side, server) in Side::BOTH.into_iter().zip(servers) {
+            let member = &self.shared.members[side.index()];
+            if *member.server.borrow() == server {
+                continue;
+            }
+            *member.server.borrow_mut() = server;
+            member.connected.set(false);
+            member.heard.set(None);
+            member.handing_over.set(0);
+            *member.problem.borrow_mut() = None;
+            self.follow_side(side);
+            self.settle(|routes| routes.lost(side, clock::now()));
+        }
+    }
+
+    /// Instead of whoever was followed on that side.
+    fn follow_side(&self, side: Side) {
+        let Some(following) = &self.shared.following else { return };
+        let task = &mut following.tasks.borrow_mut()[side.index()];
+        if let Some(before) = task.take() {
+            before.abort();
+        }
+        let server = self.shared.members[side.index()].server.borrow().clone();
+        if server.is_none() {
+            return;
+        }
+        let follower = follow::Follower {
+            me: following.me.clone(),
+            pool: following.pool.clone(),
+            side,
+            member: server.name,
+            address: server.address,
+            papers: following.papers.clone(),
+        };
+        *task = Some(spawn_local(follower.follow(self.clone())));
+    }
+
     /// A view that only `told` feeds.
+    #[cfg(test)]
     pub fn unfollowed(members: [(String, String); 2]) -> Pool {
+        Pool::new(members.map(|(name, address)| ServerAddress { name, address }), None)
+    }
+
+    fn new(servers: [ServerAddress; 2], following: Option<Following>) -> Pool {
         let routes = Routes::new(clock::now());
-        let members = members.map(|(name, address)| Member {
-            name,
-            address,
+        let members = servers.map(|server| Member {
+            server: RefCell::new(server),
             heard: Cell::default(),
             connected: Cell::default(),
             handing_over: Cell::default(),
@@ -116,6 +164,7 @@ impl Pool {
             drained: Cell::new(0),
             drain: Notify::new(),
             members,
+            following,
         };
         Pool { shared: Rc::new(shared) }
     }
@@ -157,13 +206,17 @@ impl Pool {
         self.shared.drain.notify_waiters();
     }
 
+    /// One without a name is none: the pool has one server.
     pub fn members(&self) -> [MemberSeen; 2] {
-        self.shared.members.each_ref().map(|member| MemberSeen {
-            name: member.name.clone(),
-            address: member.address.clone(),
-            connected: member.connected.get(),
-            heard: member.heard.get(),
-            problem: member.problem.borrow().clone(),
+        self.shared.members.each_ref().map(|member| {
+            let ServerAddress { name, address } = member.server.borrow().clone();
+            MemberSeen {
+                name,
+                address,
+                connected: member.connected.get(),
+                heard: member.heard.get(),
+                problem: member.problem.borrow().clone(),
+            }
         })
     }
 
@@ -173,7 +226,7 @@ impl Pool {
         let now = clock::now();
         member.heard.set(Some(now));
         if !member.connected.replace(true) {
-            tracing::info!(member = member.name, "a member is followed");
+            tracing::info!(member = member.server.borrow().name, "a member is followed");
         }
         *member.problem.borrow_mut() = None;
         member.handing_over.set(if route.handing_over { route.term } else { 0 });
@@ -189,7 +242,8 @@ impl Pool {
         let text = error.to_string();
         let known = member.problem.borrow().as_ref() == Some(&text);
         if member.connected.replace(false) || !known {
-            tracing::warn!(member = member.name, error = text, "a member is not heard");
+            let name = member.server.borrow().name.clone();
+            tracing::warn!(member = name, error = text, "a member is not heard");
         }
         *member.problem.borrow_mut() = Some(text);
         // Whether it still waits for that, the next connection tells.

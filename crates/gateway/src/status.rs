@@ -22,6 +22,7 @@ pub use self::shown::Status;
 use crate::handover::Entrance;
 use crate::papers::Papers;
 use crate::route::line::{Line, LineError};
+use crate::topology::Keeper;
 
 /// Commands at one time.
 const COMMANDS: usize = 32;
@@ -30,24 +31,34 @@ const IDLE: Duration = Duration::from_secs(60);
 
 struct Door {
     me: Introduction,
-    status: Status,
+    shown: Shown,
     papers: Papers,
     room: Semaphore,
     /// Taken by the first command that ends the gateway.
     shutdown: RefCell<Option<oneshot::Sender<()>>>,
 }
 
+/// What commands are answered from.
+#[derive(Debug)]
+pub struct Shown {
+    /// `None`: it has no configuration yet.
+    pub status: Option<Status>,
+    /// `None`: its own file says everything.
+    pub topology: Option<Keeper>,
+}
+
 /// Answers commands until the task is ended, or another process answers them. `shutdown` is told
 /// when a command ends the gateway.
 pub async fn serve(
     mut entrance: Entrance,
-    status: Status,
+    me: Introduction,
+    shown: Shown,
     papers: Papers,
     shutdown: oneshot::Sender<()>,
 ) {
     let door = Rc::new(Door {
-        me: status.introduction(),
-        status,
+        me,
+        shown,
         papers,
         room: Semaphore::new(COMMANDS),
         shutdown: RefCell::new(Some(shutdown)),
@@ -93,6 +104,10 @@ impl Door {
                     Ok(request) if !permits(peer.as_ref(), &request) => {
                         Code::NotPermitted.refusal(None).into()
                     }
+                    Ok(Request::Topology(what)) => match &self.shown.topology {
+                        Some(keeper) => keeper.answer(what).await,
+                        None => Code::NoTopology.refusal(None).into(),
+                    },
                     Ok(request) => self.answer(&request),
                     Err(refusal) => refusal.into(),
                 },
@@ -144,10 +159,13 @@ impl Door {
     /// `Done` stands for the end of the gateway only.
     fn answer(&self, request: &Request) -> Response {
         match request {
-            Request::Status { pool } if !self.status.is_of(pool.as_deref()) => {
-                Code::UnknownPool.refusal(None).into()
-            }
-            Request::Status { .. } => Response::FrontEnd(self.status.shown()),
+            Request::Status { pool } => match &self.shown.status {
+                None => Code::NoTopology.refusal(None).into(),
+                Some(status) if !status.is_of(pool.as_deref()) => {
+                    Code::UnknownPool.refusal(None).into()
+                }
+                Some(status) => Response::FrontEnd(status.shown()),
+            },
             Request::Shutdown { .. } => {
                 Response::Done { sentence: "the Front End is ending".to_owned() }
             }
@@ -247,9 +265,12 @@ mod tests {
             let address = listener.local_addr().unwrap().to_string();
             let (shutdown, ended) = oneshot::channel();
             let (_open, is_open) = watch::channel(true);
+            let me = status.introduction();
+            let shown = Shown { status: Some(status), topology: None };
             spawn_local(serve(
                 Entrance::new(Rc::new(listener), is_open),
-                status,
+                me,
+                shown,
                 Papers::default(),
                 shutdown,
             ));

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use copies::{Shelf, Unusable, Usable};
 use protocol::admin::words::Code;
 use protocol::admin::{
-    COMMENT_LIMIT, DOCUMENT_LIMIT, Refusal, Response, TopologyAnswer, TopologyCopy,
-    TopologyReplication, TopologyRequest, TopologyShown, TopologySource, TopologyStanding,
+    Response, TopologyAnswer, TopologyCopy, TopologyReplication, TopologyRequest, TopologyShown,
+    TopologySource, TopologyStanding,
 };
 use protocol::handshake::Introduction;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::desk::{Ask, Desk, Inbox};
-use super::parts::{Own, Wanted};
+use super::parts::{Own, Wanted, fixed};
 use super::places;
+use super::publishing::refused;
 use super::pull::{self, Pulled};
 use super::roster::Roster;
 use super::serving::{Job, Serving};
@@ -40,18 +41,21 @@ pub(crate) struct Keeper {
     shelf: Shelf,
     inbox: Inbox,
     current: Option<Usable>,
+    started: Option<Box<Server>>,
     /// What the parts of this process are to be.
     change: Change,
     standing: TopologyStanding,
 }
 
 /// A keeper at work.
-struct Work {
+pub(super) struct Work {
     own: Own,
-    me: Introduction,
+    pub(super) me: Introduction,
     shelf: Shelf,
     inbox: Inbox,
-    current: Option<Usable>,
+    pub(super) current: Option<Usable>,
+    /// What the server started with; `None`: a witness.
+    started: Option<Box<Server>>,
     change: Change,
     /// By the process's own file, unless it works from its copy.
     changes: mpsc::Sender<Change>,
@@ -61,10 +65,10 @@ struct Work {
     jobs: mpsc::Sender<Job>,
     store_is_open: watch::Receiver<bool>,
     roster: Roster,
-    security: Option<Security>,
+    pub(super) security: Option<Security>,
     pulls: BTreeMap<String, (Address, AbortHandle)>,
     pulled: mpsc::Sender<Pulled>,
-    tasks: JoinSet<()>,
+    pub(super) tasks: JoinSet<()>,
 }
 
 impl Keeper {
@@ -73,10 +77,11 @@ impl Keeper {
     /// # Errors
     /// There are copies, but none that can be used.
     pub(crate) fn of_server(config: &mut Server) -> Result<(Keeper, Desk), Error> {
-        let (keeper, desk, wanted) = Keeper::open(Own::Server(Box::new(config.clone())))?;
+        let (mut keeper, desk, wanted) = Keeper::open(Own::Server(Box::new(config.clone())))?;
         if let Some(Wanted { server: Some(server), .. }) = wanted {
             *config = *server;
         }
+        keeper.started = Some(Box::new(config.clone()));
         Ok((keeper, desk))
     }
 
@@ -103,7 +108,8 @@ impl Keeper {
         let standing =
             TopologyStanding { process: process.name.clone(), ..TopologyStanding::default() };
         let change = Change::default();
-        let mut keeper = Keeper { own, shelf, inbox, current: None, change, standing };
+        let mut keeper =
+            Keeper { own, shelf, inbox, current: None, started: None, change, standing };
         let mut wanted = None;
         let mut reason = None;
         for copy in keeper.shelf.copies() {
@@ -143,7 +149,7 @@ impl Keeper {
         tracing::info!(version = header.version, "works from its copy of the topology");
         self.standing.have = header.version;
         self.standing.digest = Some(header.digest.clone());
-        self.standing.since_ms = Some(clock::wall_ms());
+        self.standing.since_ms = self.shelf.since_ms().or_else(|| Some(clock::wall_ms()));
         self.standing.problem = problem(&self.own, wanted);
         self.change = wanted.change.clone();
         self.current = Some(usable);
@@ -194,6 +200,7 @@ impl Keeper {
             shelf: self.shelf,
             inbox: self.inbox,
             current: self.current,
+            started: self.started,
             change: self.change,
             changes,
             standing: watch::Sender::new(self.standing),
@@ -256,6 +263,12 @@ impl Work {
             let _ = self.changes.send(reload).await;
             return;
         }
+        if !reload.wanted.is_empty() && self.current.is_none() {
+            // No topology has come yet: from now on the file decides.
+            self.own.have(&reload);
+            let _ = self.changes.send(reload).await;
+            return;
+        }
         if !reload.wanted.is_empty() {
             tracing::error!(
                 "this process works from its copy of the topology: [[pool]] sections in its own \
@@ -313,7 +326,8 @@ impl Work {
         }
         let header = &usable.copy.header;
         tracing::info!(version = header.version, author = header.author, "a new topology");
-        let problem = problem(&self.own, &wanted);
+        let fixed = self.started.as_ref().and_then(|started| fixed(started, &wanted));
+        let problem = problem(&self.own, &wanted).or(fixed);
         if let Some(problem) = &problem {
             tracing::warn!(problem, "the topology is not in force as it is written");
         }
@@ -498,81 +512,9 @@ impl Work {
         }
     }
 
-    fn publish(
-        &mut self,
-        base: u64,
-        document: String,
-        author: &str,
-        comment: &str,
-        answer: oneshot::Sender<Response>,
-    ) {
-        let copy = match self.new_version(base, document, author, comment) {
-            Ok(copy) => Box::new(copy),
-            Err(response) => {
-                let _ = answer.send(*response);
-                return;
-            }
-        };
-        let Some(jobs) = self.open_store() else {
-            let _ = answer.send(self.not_the_store().into());
-            return;
-        };
-        self.tasks.spawn(async move {
-            let published = ask(&jobs, |answer| Job::Publish { copy, answer }).await;
-            let response = match published {
-                Some(Ok(answer)) => Response::Topology(answer),
-                Some(Err(refusal)) => refusal.into(),
-                None => Code::StoreAway.refusal(None).into(),
-            };
-            let _ = answer.send(response);
-        });
-    }
-
-    fn new_version(
-        &self,
-        base: u64,
-        document: String,
-        author: &str,
-        comment: &str,
-    ) -> Result<TopologyCopy, Box<Response>> {
-        let refuse = |response: Response| Err(Box::new(response));
-        let too_long = |text: &str| text.chars().count() > COMMENT_LIMIT;
-        if document.len() > DOCUMENT_LIMIT || too_long(author) || too_long(comment) {
-            return refuse(Code::DocumentTooLarge.refusal(None).into());
-        }
-        let checked = match copies::check(&document, &self.me.deployment) {
-            Ok(checked) => checked,
-            Err(unusable) => return refuse(refused(unusable)),
-        };
-        if let Some(current) = &self.current {
-            let findings = places::changed(&current.document, &checked);
-            if !findings.is_empty() {
-                return refuse(Response::Topology(TopologyAnswer::Faulty { findings }));
-            }
-        }
-        let (author, comment) = (plain(author), plain(comment));
-        let version = base.saturating_add(1);
-        Ok(copies::seal(version, clock::wall_ms(), &author, &comment, document))
-    }
-
     /// `None`: the store is not open here.
-    fn open_store(&self) -> Option<mpsc::Sender<Job>> {
+    pub(super) fn open_store(&self) -> Option<mpsc::Sender<Job>> {
         self.store_is_open.borrow().then(|| self.jobs.clone())
-    }
-
-    fn not_the_store(&self) -> Refusal {
-        let Some(current) = &self.current else { return Code::NoTopology.refusal(None) };
-        let partners = places::store_partners(&current.document);
-        let is_partner = partners.iter().any(|partner| partner.name == self.me.host);
-        let others: Vec<String> = partners
-            .into_iter()
-            .map(|partner| partner.name)
-            .filter(|name| *name != self.me.host)
-            .collect();
-        match (is_partner, others.as_slice()) {
-            (true, []) => Code::StoreAway.refusal(None),
-            _ => Code::NotStore.refusal(Some(format!("ask {}", others.join(" or ")))),
-        }
     }
 }
 
@@ -582,23 +524,8 @@ enum NotTaken {
     Disk(String),
 }
 
-fn refused(unusable: Unusable) -> Response {
-    match unusable {
-        Unusable::Damaged => Code::DamagedCopy.refusal(None).into(),
-        Unusable::OtherDeployment { found, .. } => {
-            Code::ForeignDocument.refusal(Some(found)).into()
-        }
-        Unusable::Faulty(findings) => Response::Topology(TopologyAnswer::Faulty { findings }),
-    }
-}
-
-/// Shown on terminals, and put into lines of logs.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// `None`: the store was lost meanwhile.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     jobs: &mpsc::Sender<Job>,
     job: impl FnOnce(oneshot::Sender<T>) -> Job,
 ) -> Option<T> {

@@ -11,6 +11,7 @@ mod follow;
 mod keeper;
 mod parts;
 mod places;
+mod publishing;
 mod pull;
 mod roster;
 mod serving;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use topology::Checked;
 use topology::derive;
+use topology::resolve::OS_USER;
 
 use crate::config::{
     Change, DatabaseEntry, MemberAddress, PartnerAddress, Process, Server, ServerFile, ServerPool,
@@ -46,6 +47,14 @@ impl Own {
         match self {
             Own::Server(server) => server.pools.is_empty(),
             Own::Witness(witness) => witness.pools.is_empty(),
+        }
+    }
+
+    /// Its own file has these parts now.
+    pub fn have(&mut self, change: &Change) {
+        match self {
+            Own::Server(server) => server.pools.clone_from(&change.wanted),
+            Own::Witness(witness) => witness.pools.clone_from(&change.wanted),
         }
     }
 
@@ -102,6 +111,16 @@ fn server(own: &Server, document: &Checked) -> Result<Wanted, String> {
     let server = Server::try_from(file).map_err(|error| error.to_string())?;
     let change = server.change();
     Ok(Wanted { change, server: Some(Box::new(server)), witness: None, problem })
+}
+
+/// What a running server cannot take over.
+pub(super) fn fixed(started: &Server, wanted: &Wanted) -> Option<String> {
+    let wanted = wanted.server.as_ref()?;
+    let user = |server: &Server| server.os_user.clone().or_else(|| os_user(OS_USER));
+    let same = user(started) == user(wanted) && started.pg_bin_dir == wanted.pg_bin_dir;
+    (!same).then(|| {
+        "os_user and pg_bin_dir are others now: they count from the next start on".to_owned()
+    })
 }
 
 /// Who is not root runs PostgreSQL as himself, whatever others do.
@@ -172,12 +191,14 @@ fn pool(state_dir: &Path, part: &derive::ServerPart) -> ServerPool {
         databases: databases.collect(),
         front_end_password_file: part
             .has_front_ends
-            .then(|| front_end_password(state_dir, &part.pool)),
+            .then(|| front_end_password(state_dir, &part.pool))
+            .filter(|file| file.exists()),
         files_dir,
     }
 }
 
-/// The password of the role that the pool's Front Ends look up users with.
+/// The password of the role that the pool's Front Ends look up users with. Where they log in with
+/// certificates, there is no such file.
 fn front_end_password(state_dir: &Path, pool: &str) -> PathBuf {
     state_dir.join("secrets").join(format!("{pool}.front-end"))
 }

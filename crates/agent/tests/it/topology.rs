@@ -413,6 +413,8 @@ async fn a_process_starts_from_its_copy_alone_and_never_from_a_torn_one() {
     let reader = TopologyRequest::Show { version: Some(2), document: true };
     assert_eq!(code(&deployment.ask(2, reader).await).as_deref(), Some("unknown_version"));
 
+    let away = deployment.publish(2, 1, &second.document).await;
+    assert_eq!(code(&away).as_deref(), Some("store_away"), "{away:?}");
     let unnamed = second.document.replace("\"wit0\"", "\"wit9\"");
     let unnamed = copies::seal(3, 3, "ann", "", unnamed);
     deployment.hand(2, &unnamed).await;

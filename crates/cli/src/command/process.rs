@@ -64,12 +64,12 @@ fn reloads(
 }
 
 pub fn front_end(args: &FrontEndArgs) -> anyhow::Result<ExitCode> {
-    let config = gateway::config::FrontEnd::load(&args.config)?;
+    let own = gateway::config::Own::load(&args.config)?;
     let _log = output::log()?;
-    let place = trust::Place::new(config.file.state_dir.join("trust"));
+    let place = trust::Place::new(own.state_dir().join("trust"));
     run(async |end| {
         let renewed = tokio::spawn(agent::enrol::keep_renewed(place));
-        let ended = gateway::run(config, end).await;
+        let ended = gateway::run_by(own, end).await;
         renewed.abort();
         Ok(ended?)
     })

@@ -55,7 +55,7 @@ impl Status {
         }
     }
 
-    pub(super) fn introduction(&self) -> Introduction {
+    pub fn introduction(&self) -> Introduction {
         Introduction {
             deployment: self.deployment.clone(),
             host: self.name.clone(),
@@ -116,7 +116,8 @@ impl Status {
     }
 
     fn servers(&self, now: Moment) -> Vec<FrontEndServer> {
-        let seen = self.pool.members().into_iter().map(|member| FrontEndServer {
+        let members = self.pool.members().into_iter().filter(|member| !member.name.is_empty());
+        let seen = members.map(|member| FrontEndServer {
             name: member.name,
             address: member.address,
             connected: member.connected,
