@@ -7,6 +7,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod server;
+
+pub use server::{
+    AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand,
+};
+
 const AFTER_HELP: &str = "\
 First steps:
   backstay demo                       a mirrored pool on this machine, with real PostgreSQL
@@ -68,6 +74,8 @@ pub enum Command {
     /// It runs in the foreground and logs to standard error (level: BACKSTAY_LOG). SIGTERM ends
     /// the agent and leaves PostgreSQL running; the next agent adopts it. Where the configuration
     /// has no pg_bin_dir, BACKSTAY_PG_BIN names the directory of PostgreSQL's programs.
+    ///
+    /// With a command: take over a PostgreSQL that is there, give it back, or drain a server.
     Server(ServerArgs),
     /// Run a witness: the third vote of any number of pools.
     Witness(WitnessArgs),
@@ -213,16 +221,6 @@ pub struct JoinArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct ServerArgs {
-    /// The server's configuration (TOML).
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Stop PostgreSQL as well when SIGTERM or SIGINT ends the agent.
-    #[arg(long)]
-    pub stop_postgres: bool,
-}
-
-#[derive(Args, Debug)]
 pub struct WitnessArgs {
     /// The witness's configuration (TOML).
     #[arg(long, value_name = "FILE")]
@@ -350,6 +348,14 @@ pub enum PoolCommand {
     Create {
         /// The pool's name.
         pool: String,
+    },
+    /// Show every pool of the deployment in one line.
+    ///
+    /// Exit status: 0 all are served, 4 one is not.
+    List {
+        /// Print JSON (see docs/json.md).
+        #[arg(long)]
+        json: bool,
     },
     /// Show roles, protection, lag, lease, and whether automatic failover would work now.
     ///

@@ -20,17 +20,19 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::args::{Cli, Command, Which};
+use crate::args::{Cli, Command, ServerArgs, Which};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Command::Server(args) => command::process::server(args),
+        Command::Server(ServerArgs { agent: Some(args), command: None }) => {
+            command::process::server(args)
+        }
         Command::Witness(args) => command::process::witness(args),
         Command::FrontEnd(args) => command::process::front_end(args),
         Command::Authority(args) => command::authority::run(args),
         Command::Join(args) => command::join::run(args),
-        Command::Demo(_) | Command::Pool(_) | Command::Drill(_) => ask(&cli),
+        Command::Server(_) | Command::Demo(_) | Command::Pool(_) | Command::Drill(_) => ask(&cli),
     };
     match outcome {
         Ok(code) => code,
@@ -57,7 +59,13 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
             Command::Demo(args) => command::demo::run(args).await,
             Command::Pool(args) => command::pool::run(&found(&args.which)?, &args.command).await,
             Command::Drill(args) => drill::run(&found(&args.which)?, args).await,
-            Command::Server(args) => command::process::server(args),
+            Command::Server(ServerArgs { command: Some(args), .. }) => {
+                command::server::run(args).await
+            }
+            Command::Server(ServerArgs { command: None, .. }) => Err(output::hinted(
+                "it is not said what to do with the server",
+                "run its agent with --config FILE, or see: backstay server --help",
+            )),
             Command::Witness(args) => command::process::witness(args),
             Command::FrontEnd(args) => command::process::front_end(args),
             Command::Authority(args) => command::authority::run(args),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod adopt;
 mod canary_volumes;
 mod cluster;
 mod deadline;

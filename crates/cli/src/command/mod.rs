@@ -6,3 +6,4 @@ pub mod demo;
 pub mod join;
 pub mod pool;
 pub mod process;
+pub mod server;

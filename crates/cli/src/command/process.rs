@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::args::{FrontEndArgs, ServerArgs, WitnessArgs};
+use crate::args::{AgentArgs, FrontEndArgs, WitnessArgs};
 use crate::output;
 
-pub fn server(args: &ServerArgs) -> anyhow::Result<ExitCode> {
+pub fn server(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let mut config = agent::config::Server::load(&args.config)?;
     config.stop_postgres |= args.stop_postgres;
     let _log = output::log()?;

@@ -1,6 +1,7 @@
 //! The built binary as people and scripts meet it.
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 mod clients;
 mod clients_plain;
 mod clients_programs;
@@ -9,6 +10,7 @@ mod clients_sqlx;
 #[path = "../../../agent/tests/it/deadline.rs"]
 mod deadline;
 mod demo;
+mod drain;
 mod edges;
 mod edges_disk;
 mod front_end;

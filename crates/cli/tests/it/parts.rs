@@ -16,18 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pool as the test's files describe it.
 #[derive(Clone)]
-struct Pool {
-    name: &'static str,
-    first: &'static str,
-    second: Option<&'static str>,
-    witness: Option<&'static str>,
-    settings: &'static str,
+pub struct Pool {
+    pub name: &'static str,
+    pub first: &'static str,
+    pub second: Option<&'static str>,
+    pub witness: Option<&'static str>,
+    pub settings: &'static str,
     /// Tells the pools' ports and directories apart.
-    number: usize,
+    pub number: usize,
 }
 
 /// Servers and witnesses that a test starts, with files that it writes.
-struct Site {
+pub struct Site {
     place: Place,
     names: Vec<&'static str>,
     /// Of each name: the members' port, and PostgreSQL's of two pools.
@@ -40,7 +40,7 @@ fn free_port() -> u16 {
 }
 
 impl Site {
-    fn new(name: &str, names: &[&'static str]) -> Site {
+    pub fn new(name: &str, names: &[&'static str]) -> Site {
         let place = Place::new(name);
         place.write("password", "its-own");
         let ports = names.iter().map(|_| [(); 3].map(|()| free_port())).collect();
@@ -64,7 +64,7 @@ impl Site {
     }
 
     /// Writes what `name` is to have, and what commands are to know.
-    fn write(&self, name: &str, pools: &[&Pool]) {
+    pub fn write(&self, name: &str, pools: &[&Pool]) {
         let dir = self.dir(name);
         let mut text = format!(
             "name = \"{name}\"\ndeployment = \"test\"\nlisten = \"127.0.0.1:{}\"\n\
@@ -123,7 +123,7 @@ impl Site {
         text
     }
 
-    fn start(&mut self, name: &'static str) {
+    pub fn start(&mut self, name: &'static str) {
         let kind = if name.starts_with("wit") { "witness" } else { "server" };
         let config = self.place.path().join(format!("{name}.toml"));
         let log = File::options().create(true).append(true).open(self.log(name)).unwrap();
@@ -148,7 +148,7 @@ impl Site {
     }
 
     /// Ends a server with its PostgreSQL, in good order.
-    fn stop(&mut self, name: &str) {
+    pub fn stop(&mut self, name: &str) {
         self.signal(name, Signal::TERM);
         let place = self.running.iter().position(|(known, _)| *known == name).unwrap();
         let (_, mut child) = self.running.remove(place);
@@ -156,7 +156,7 @@ impl Site {
     }
 
     /// Runs a command that is told of these pools.
-    fn command(&self, pools: &[&Pool], args: &[&str]) -> Told {
+    pub fn command(&self, pools: &[&Pool], args: &[&str]) -> Told {
         let mut text = "name = \"test\"\n".to_owned();
         for name in &self.names {
             let port = self.ports(name)[0];
@@ -179,13 +179,13 @@ impl Site {
         Told::from(command.env("BACKSTAY_DEPLOYMENT", file).output().unwrap())
     }
 
-    fn status(&self, pool: &Pool) -> Value {
+    pub fn status(&self, pool: &Pool) -> Value {
         self.command(&[pool], &["pool", "status", pool.name, "--json"]).json()
     }
 
     /// What the first partner says of its session.
     #[track_caller]
-    fn wait(&self, pool: &Pool, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait(&self, pool: &Pool, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status(pool);
@@ -198,7 +198,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn wait_until_mirrored(&self, pool: &Pool) -> Value {
+    pub fn wait_until_mirrored(&self, pool: &Pool) -> Value {
         self.wait(pool, "mirrored", |session| {
             let record = &session["record"];
             session["serving"] == true
@@ -218,7 +218,7 @@ impl Site {
         }
     }
 
-    fn uri(&self, pool: &Pool, servers: &[&str]) -> String {
+    pub fn uri(&self, pool: &Pool, servers: &[&str]) -> String {
         let hosts: Vec<String> = servers
             .iter()
             .map(|name| format!("127.0.0.1:{}", self.ports(name)[1 + pool.number]))
@@ -260,7 +260,7 @@ fn alarmed(session: &Value, code: &str) -> bool {
     session["alarms"].as_array().is_some_and(|all| all.iter().any(|it| it["code"] == code))
 }
 
-const ONE: Pool = Pool {
+pub const ONE: Pool = Pool {
     name: "pool01",
     first: "be1",
     second: Some("be2"),

@@ -251,6 +251,14 @@ fn notes(found: &Found, all: &mut Vec<Finding>) {
         let names: Vec<&str> = extensions.into_iter().map(String::as_str).collect();
         note("extensions", format!("the mirror needs the same extensions: {}", names.join(", ")));
     }
+    let files = found.settings.iter().filter(|(_, value)| value.starts_with('/'));
+    let files: Vec<String> = files.map(|(name, value)| format!("{name} ({value})")).collect();
+    if !files.is_empty() {
+        note(
+            "files",
+            format!("the mirror needs the files that settings name: {}", files.join(", ")),
+        );
+    }
     if found.prepared > 0 {
         note(
             "prepared",

@@ -446,10 +446,8 @@ fn absolute(line: &str, dir: &Path) -> String {
             *word = format!("{sign}{}", dir.join(path).display());
         }
     }
-    if words.iter().any(|word| word.starts_with('@')) || is_include {
-        return words.join(" ");
-    }
-    line.to_owned()
+    // Spaces inside of quotes are part of a name.
+    if line.contains('"') { line.to_owned() } else { words.join(" ") }
 }
 
 /// Lines that say something; a backslash at the end joins two of them.
@@ -471,7 +469,7 @@ mod tests {
         assert_eq!(absolute("include more.conf", dir), "include /etc/it/more.conf");
         assert_eq!(
             absolute("host  all  all  ::1/128  trust", dir),
-            "host  all  all  ::1/128  trust"
+            "host all all ::1/128 trust"
         );
     }
 

@@ -31,6 +31,9 @@ pub struct Manifest {
     pub begun_ms: u64,
     /// As it was before.
     pub found: Found,
+    /// Backstay's role was made on the server.
+    #[serde(default)]
+    pub role_made: bool,
     /// The checkpoint with which the data were taken.
     #[serde(default)]
     pub taken_at: Option<String>,
@@ -78,6 +81,7 @@ impl Manifest {
             pool: pool.to_owned(),
             stage: Stage::Begun,
             begun_ms: clock::wall_ms(),
+            role_made: false,
             taken_at: None,
             start_conf: found
                 .owner

@@ -122,7 +122,7 @@ impl Taking {
     ///
     /// # Errors
     /// The role cannot be made.
-    pub fn make_role(&self) -> Result<(), Error> {
+    pub fn make_role(&mut self) -> Result<(), Error> {
         let password = create::secret(&self.instance)?;
         // Never in clear: PostgreSQL shows running statements, and logs those that fail.
         let verifier = literal(&scram_sha_256(password.as_bytes()));
@@ -133,7 +133,9 @@ impl Taking {
             "SET synchronous_commit = local; SET log_statement = none;\n\
              {verb} ROLE {ROLE} SUPERUSER REPLICATION LOGIN PASSWORD {verifier};"
         );
-        target.psql(DATABASE, &statements).map(drop)
+        target.psql(DATABASE, &statements)?;
+        self.manifest.role_made = true;
+        self.manifest.write(&self.instance)
     }
 
     /// From now on its former owner does not start it any more.
@@ -183,6 +185,12 @@ impl Taking {
     /// # Errors
     /// They were not, or a file cannot be written.
     pub fn mark(&mut self) -> Result<(), Error> {
+        if !self.manifest.role_made {
+            return Err(Error::refused(
+                "PostgreSQL was stopped before Backstay's role was made",
+                "start it as always, and adopt it again",
+            ));
+        }
         let control = Control::read(&self.instance)?;
         if !control.is_shut_down() {
             return Err(Error::refused(

@@ -21,9 +21,10 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The published form: see docs/json.md.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct Outcome {
-    pool: String,
-    done: bool,
+pub struct Outcome {
+    pub pool: String,
+    /// The other server serves now.
+    pub done: bool,
     from: String,
     to: Option<String>,
     term_before: u64,
@@ -31,8 +32,8 @@ struct Outcome {
     /// From the request until the new principal was seen to serve.
     total_ms: u64,
     /// From the end of the old principal's service to the first write of the new one.
-    held_up_ms: Option<u64>,
-    sentence: String,
+    pub held_up_ms: Option<u64>,
+    pub sentence: String,
 }
 
 pub async fn run(
@@ -59,18 +60,43 @@ pub async fn run(
             format!("see what is missing: backstay pool status {}", scope.pool.name),
         ));
     }
-    let begun = clock::now();
-    let request = ask_for(scope, to, false);
-    let response = scope.ask(&plan.from, &request).await?;
-    let Response::Begun { term, .. } = response else { return Err(surprise()) };
-    output::talk(&format!("{} hands the service over to {}", plan.from, plan.to));
-    let outcome = wait(scope, &plan, term, begun).await?;
+    let outcome = carry_out(scope, &plan, to).await?;
     if json {
         output::json(&outcome)?;
     } else {
         output::data(&outcome.sentence);
     }
     Ok(if outcome.done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Who would serve, and what is missing for a failover.
+pub async fn missing(scope: &Scope<'_>) -> anyhow::Result<(String, Vec<String>)> {
+    let plan = plan(scope, None).await?;
+    let mut missing: Vec<String> =
+        plan.checks.iter().filter(|check| !check.met).map(|check| check.sentence.clone()).collect();
+    if !plan.possible && missing.is_empty() {
+        missing.push("a failover is not possible now".to_owned());
+    }
+    Ok((plan.to, missing))
+}
+
+/// A failover from beginning to end.
+pub async fn hand_over(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<Outcome> {
+    let plan = plan(scope, to).await?;
+    carry_out(scope, &plan, to).await
+}
+
+async fn carry_out(
+    scope: &Scope<'_>,
+    plan: &FailoverPlan,
+    to: Option<&str>,
+) -> anyhow::Result<Outcome> {
+    let begun = clock::now();
+    let request = ask_for(scope, to, false);
+    let response = scope.ask(&plan.from, &request).await?;
+    let Response::Begun { term, .. } = response else { return Err(surprise()) };
+    output::talk(&format!("{} hands the service over to {}", plan.from, plan.to));
+    wait(scope, plan, term, begun).await
 }
 
 fn surprise() -> anyhow::Error {

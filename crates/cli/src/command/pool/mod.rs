@@ -4,6 +4,7 @@ mod change;
 mod failover;
 mod force;
 mod history;
+mod list;
 mod status;
 
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use protocol::admin::{Request, Response};
 
 pub use self::change::make_session;
+pub use self::failover::{Outcome, hand_over, missing};
 use crate::admin::{self, AskError};
 use crate::args::{PoolCommand, WitnessChange};
 use crate::deployment::{Deployment, Found, PoolEntry};
@@ -24,6 +26,7 @@ pub async fn run(found: &Found, command: &PoolCommand) -> anyhow::Result<ExitCod
         PoolCommand::Status { pool, watch, json } => {
             return status::run(deployment, pool.as_deref(), *watch, *json).await;
         }
+        PoolCommand::List { json } => return list::run(deployment, *json).await,
         PoolCommand::History { pool, json } => history::run(&scope(pool)?, *json).await?,
         PoolCommand::Create { pool } => change::create(&scope(pool)?).await?,
         PoolCommand::Failover { pool, to, dry_run, json } => {
