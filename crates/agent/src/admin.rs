@@ -79,7 +79,8 @@ pub(crate) fn course(seat: &Seat, now: Instant, request: &Request) -> Course {
         | Request::Shutdown { .. }
         | Request::Follow { .. }
         | Request::Drained { .. }
-        | Request::Topology(_) => Code::UnknownRequest.refusal(None).into(),
+        | Request::Topology(_)
+        | Request::Preflight { .. } => Code::UnknownRequest.refusal(None).into(),
     }
 }
 

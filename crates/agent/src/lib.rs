@@ -19,6 +19,7 @@ mod parts;
 pub mod peers;
 mod perform;
 pub mod postgres;
+mod preflight;
 mod room;
 mod rooms;
 mod rounds;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::admin::words::Code;
-use protocol::admin::{MemberKind, MemberStatus, Refusal, Request, Response};
+use protocol::admin::{MemberKind, MemberStatus, PreflightPart, Refusal, Request, Response};
 use protocol::handshake::Introduction;
 use session::{Body, Fact, Input, Instant, Message, Output};
 use tokio::sync::{mpsc, oneshot};
@@ -26,11 +26,12 @@ use crate::ledger::{Ledger, Outcome};
 use crate::parts::Parts;
 use crate::peers::{self, Peers, Received};
 use crate::perform::Taken;
+use crate::preflight::Ground;
 use crate::room::{Told, Wanted};
 use crate::rooms::Done;
 use crate::route::Board;
 use crate::seat::{Asked, Seat};
-use crate::{route, status};
+use crate::{preflight, route, status};
 
 /// Inputs that are taken in before messages leave and deadlines are looked at again.
 const TURN: usize = 256;
@@ -327,6 +328,10 @@ impl Rounds {
 
     fn asked(&mut self, request: peers::Request, to_created: &mpsc::Sender<Created>) {
         let peers::Request { what, answer } = request;
+        let what = match what {
+            Request::Preflight { parts } => return self.preflight(parts, answer),
+            other => other,
+        };
         let seat = match what.pool() {
             None => None,
             Some(pool) => match self.by_name.get(pool) {
@@ -411,6 +416,22 @@ impl Rounds {
             }
         };
         let _ = answer.send(response);
+    }
+
+    fn preflight(&self, parts: Vec<PreflightPart>, answer: oneshot::Sender<Response>) {
+        let doors = self.seats.values().filter_map(|seat| {
+            Some((seat.part.pool.clone(), Arc::clone(seat.door.as_ref()?.instance())))
+        });
+        let ground = Ground {
+            process: self.me.host.clone(),
+            kind: self.kind,
+            deployment: self.me.deployment.clone(),
+            version: self.me.software.clone(),
+            owned: doors.collect(),
+        };
+        tokio::spawn(async move {
+            let _ = answer.send(Response::Preflight(preflight::look(ground, parts).await));
+        });
     }
 
     fn status(&self, seat: Option<usize>) -> MemberStatus {

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod server;
+mod topology;
 
-pub use server::{
-    AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand,
-};
+pub use server::{AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand};
+pub use topology::{NewArgs, PublishArgs, TopologyArgs, TopologyCommand};
 
 const AFTER_HELP: &str = "\
 First steps:
@@ -55,6 +55,11 @@ pub enum Command {
     Demo(DemoArgs),
     /// Look at a pool and change it.
     Pool(PoolArgs),
+    /// The document of the whole deployment: write, check, plan, publish, look back.
+    ///
+    /// One document names the servers, witnesses, pools and Front Ends. It is checked, what would
+    /// change is shown, and when it is published every process does its part by itself.
+    Topology(TopologyArgs),
     /// Rehearse a fault while a client writes, and measure what it costs.
     ///
     /// The fault is played on a demo pool (`manual`: on any pool) while a client writes a numbered

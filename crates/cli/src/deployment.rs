@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::demo::place;
-use crate::output::hinted;
+use crate::output::{self, hinted};
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +40,8 @@ pub struct MemberEntry {
 pub struct PoolEntry {
     pub name: String,
     pub first: String,
+    /// Empty: the pool has one server.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub second: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<String>,
@@ -61,7 +63,8 @@ pub struct FrontEndEntry {
 impl PoolEntry {
     /// The pool's members by name: partners first.
     pub fn member_names(&self) -> impl Iterator<Item = &str> {
-        [&self.first, &self.second].into_iter().chain(&self.witness).map(String::as_str)
+        let all = [&self.first, &self.second].into_iter().chain(&self.witness);
+        all.map(String::as_str).filter(|name| !name.is_empty())
     }
 }
 
@@ -94,6 +97,9 @@ pub fn find(given: Option<&Path>) -> anyhow::Result<Found> {
 fn read(file: &Path) -> anyhow::Result<Deployment> {
     let text = fs::read_to_string(file)
         .with_context(|| format!("read the deployment {}", file.display()))?;
+    if is_topology(&text) {
+        return of_topology(file, &text);
+    }
     let deployment: Deployment = toml::from_str(&text).map_err(|error| {
         hinted(
             format!("{} is no deployment file: {}", file.display(), error.to_string().trim_end()),
@@ -109,6 +115,49 @@ fn read(file: &Path) -> anyhow::Result<Deployment> {
         format!("{} contradicts itself: {}", file.display(), faults.join("; ")),
         "every name is used once, and every member of a pool has a [[member]] entry",
     ))
+}
+
+/// A document of the topology says so in its first field.
+fn is_topology(text: &str) -> bool {
+    text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("format"))
+}
+
+/// What commands need of the whole document. Pools on clusters have no members to ask.
+fn of_topology(file: &Path, text: &str) -> anyhow::Result<Deployment> {
+    let checked = topology::examine(text).checked().map_err(|found| {
+        hinted(
+            format!("{} cannot be used: {}", file.display(), topology::render::count(&found)),
+            format!("see which: {} topology check {}", output::program(), file.display()),
+        )
+    })?;
+    let parts = checked.deployment_parts();
+    let address = |of: &topology::derive::Address| format!("{}:{}", of.host, of.port);
+    let members = parts.servers.iter().chain(&parts.witnesses);
+    let pools = parts.pools.iter().filter_map(|pool| {
+        Some(PoolEntry {
+            name: pool.name.clone(),
+            first: pool.first.clone()?,
+            second: pool.second.clone().unwrap_or_default(),
+            witness: pool.witness.clone(),
+            profile: Some(pool.profile.clone()),
+        })
+    });
+    let front_ends = parts.front_ends.iter().map(|front_end| FrontEndEntry {
+        name: front_end.address.name.clone(),
+        pool: front_end.pool.clone(),
+        address: address(&front_end.address),
+    });
+    let mut deployment = Deployment {
+        name: parts.name.clone(),
+        members: members
+            .map(|member| MemberEntry { name: member.name.clone(), address: address(member) })
+            .collect(),
+        pools: pools.collect(),
+        front_ends: front_ends.collect(),
+    };
+    let known: BTreeSet<String> = deployment.pools.iter().map(|pool| pool.name.clone()).collect();
+    deployment.front_ends.retain(|front_end| known.contains(&front_end.pool));
+    Ok(deployment)
 }
 
 impl Deployment {
@@ -226,6 +275,49 @@ mod tests {
                 "pool \"pool01\" names a member twice",
             ]
         );
+    }
+
+    #[test]
+    fn a_topology_tells_what_commands_need() {
+        let text = r#"
+            format = 1
+            deployment = "x"
+            central_management = "p"
+            [[server]]
+            name = "be1"
+            host = "be1.example.com"
+            [[server]]
+            name = "be2"
+            host = "be2.example.com"
+            port = 7033
+            [[witness]]
+            name = "wit1"
+            host = "wit1.example.com"
+            [[pool]]
+            name = "p"
+            principal = "be1"
+            mirror = "be2"
+            witness = "wit1"
+            [[pool]]
+            name = "alone"
+            method = "none"
+            principal = "be1"
+            port = 5433
+            [[pool]]
+            name = "c"
+            method = "clustering"
+            cluster = { name = "sql.example.com" }
+        "#;
+        assert!(is_topology(text));
+        let deployment = of_topology(Path::new("x.toml"), text).unwrap();
+        assert_eq!(deployment.faults(), [""; 0]);
+        assert_eq!(deployment.member("be2").unwrap().address, "be2.example.com:7033");
+        let names: Vec<&str> = deployment.pools[0].member_names().collect();
+        assert_eq!(names, ["be1", "be2", "wit1"]);
+        assert_eq!(deployment.pools.len(), 2);
+        assert_eq!(deployment.pools[1].member_names().count(), 1);
+        assert!(!is_topology("name = \"x\""));
+        assert!(of_topology(Path::new("x.toml"), "format = 1").is_err());
     }
 
     #[test]

@@ -32,7 +32,11 @@ fn main() -> ExitCode {
         Command::FrontEnd(args) => command::process::front_end(args),
         Command::Authority(args) => command::authority::run(args),
         Command::Join(args) => command::join::run(args),
-        Command::Server(_) | Command::Demo(_) | Command::Pool(_) | Command::Drill(_) => ask(&cli),
+        Command::Server(_)
+        | Command::Demo(_)
+        | Command::Pool(_)
+        | Command::Topology(_)
+        | Command::Drill(_) => ask(&cli),
     };
     match outcome {
         Ok(code) => code,
@@ -58,6 +62,10 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
         match &cli.command {
             Command::Demo(args) => command::demo::run(args).await,
             Command::Pool(args) => command::pool::run(&found(&args.which)?, &args.command).await,
+            Command::Topology(args) => {
+                trust_place::name(args.which.trust.clone());
+                command::topology::run(args).await
+            }
             Command::Drill(args) => drill::run(&found(&args.which)?, args).await,
             Command::Server(ServerArgs { command: Some(args), .. }) => {
                 command::server::run(args).await

@@ -133,7 +133,7 @@ impl Picture {
             pool: pool.name.clone(),
             state,
             sentence: sentence(state, pool, session, &members),
-            mirror: principal_name.as_deref().map(|name| other_partner(pool, name)),
+            mirror: principal_name.as_deref().and_then(|name| other_partner(pool, name)),
             alarms: alarms(&members, principal),
             automatic_failover: automatic_failover(state, spokesman, &members),
             obstacles: spokesman.map(|session| session.obstacles.clone()).unwrap_or_default(),
@@ -228,8 +228,10 @@ fn spokesman(members: &[MemberPicture]) -> Option<&SessionStatus> {
         .max_by_key(|session| session.record.as_ref().map(|record| (record.term, record.revision)))
 }
 
-fn other_partner(pool: &PoolEntry, name: &str) -> String {
-    if pool.first == name { pool.second.clone() } else { pool.first.clone() }
+/// `None`: the pool has one server.
+fn other_partner(pool: &PoolEntry, name: &str) -> Option<String> {
+    let other = if pool.first == name { &pool.second } else { &pool.first };
+    (!other.is_empty()).then(|| other.clone())
 }
 
 /// The witness by the principal's record, which may differ from the deployment file.
@@ -343,11 +345,14 @@ fn sentence(
             "{} serves, and every acknowledged commit is on both servers' disks",
             session.member
         ),
-        (State::Exposed, Some(session)) => format!(
-            "{} serves alone: acknowledged commits are on its disk only until {} mirrors again",
-            session.member,
-            other_partner(pool, &session.member)
-        ),
+        (State::Exposed, Some(session)) => match other_partner(pool, &session.member) {
+            Some(other) => format!(
+                "{} serves alone: acknowledged commits are on its disk only until {other} mirrors \
+                 again",
+                session.member
+            ),
+            None => format!("{} serves, and the pool has no mirror", session.member),
+        },
         (State::NotServed, _) | (_, None) => {
             let words: Vec<String> = members.iter().map(member_words).collect();
             format!("nobody serves: {}", words.join(", "))

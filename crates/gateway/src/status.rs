@@ -180,7 +180,8 @@ impl Door {
             | Request::Learn { .. }
             | Request::Follow { .. }
             | Request::Drained { .. }
-            | Request::Topology(_) => Code::FrontEnd.refusal(None).into(),
+            | Request::Topology(_)
+            | Request::Preflight { .. } => Code::FrontEnd.refusal(None).into(),
         }
     }
 

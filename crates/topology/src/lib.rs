@@ -1,9 +1,9 @@
 //! The topology of a deployment: one document that people write, and everything that follows.
 //!
 //! `examine` reads and checks a text and tells all mistakes at once, `render` shows them, `derive`
-//! says what each process needs, `plan` what publishing would change, `draft` and `edit` write. Everything is pure: text and values in,
-//! text and values out. No file is opened and no server asked; what only servers know is checked
-//! when a document is published.
+//! says what each process needs, `plan` what publishing would change, `draft` and `edit` write.
+//! Everything is pure: text and values in, text and values out. No file is opened and no server
+//! asked; what only servers know is checked when a document is published.
 
 mod catalogue;
 mod check;

@@ -112,7 +112,8 @@ pub(super) fn outcome(response: &Response) -> &str {
         | Response::Preview(_)
         | Response::History { .. }
         | Response::Route(_)
-        | Response::FrontEnd(_) => "answered",
+        | Response::FrontEnd(_)
+        | Response::Preflight(_) => "answered",
     }
 }
 

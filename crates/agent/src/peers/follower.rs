@@ -108,7 +108,8 @@ impl Follower<'_> {
             | Request::ServeAlone { .. }
             | Request::Learn { .. }
             | Request::Shutdown { .. }
-            | Request::Topology(_) => {
+            | Request::Topology(_)
+            | Request::Preflight { .. } => {
                 let detail = "this connection follows pools; ask on another one";
                 self.refuse(Code::UnknownRequest.refusal(Some(detail.to_owned())));
             }

@@ -7,3 +7,4 @@ pub mod join;
 pub mod pool;
 pub mod process;
 pub mod server;
+pub mod topology;

@@ -24,5 +24,6 @@ mod front_end_pooling;
 mod parts;
 mod place;
 mod stage;
+mod topology;
 mod usage;
 mod writer;

@@ -128,7 +128,8 @@ impl Connection<'_> {
             | Response::Preview(_)
             | Response::History { .. }
             | Response::FrontEnd(_)
-            | Response::Topology(_) => {
+            | Response::Topology(_)
+            | Response::Preflight(_) => {
                 return Err(LineError::Senseless("answers something else than asked"));
             }
         };

@@ -8,6 +8,7 @@
 
 mod front_end;
 mod history;
+mod preflight;
 mod route;
 mod show;
 mod status;
@@ -21,6 +22,9 @@ pub use front_end::{
     FrontEndServer, FrontEndStandby, FrontEndStatus, ServerConnectionCounts, SessionsEnded,
 };
 pub use history::{HistoryEntry, HistoryKind, PhaseTime};
+pub use preflight::{
+    PreflightData, PreflightPart, PreflightPartSeen, PreflightPort, PreflightSeen,
+};
 pub use route::{PostgresState, Route, RoutePostgres, RoutePromotion};
 pub use show::at_text;
 pub use status::{
@@ -109,6 +113,8 @@ pub enum Request {
     },
     /// About the published document.
     Topology(TopologyRequest),
+    /// Whether this machine is ready for these parts: `Response::Preflight`.
+    Preflight { parts: Vec<PreflightPart> },
 }
 
 /// What somebody must be permitted to ask something.
@@ -147,6 +153,7 @@ pub enum Response {
     /// The status of a Front End.
     FrontEnd(FrontEndStatus),
     Topology(TopologyAnswer),
+    Preflight(PreflightSeen),
 }
 
 /// Why something was not done, or would not be.
@@ -220,14 +227,17 @@ impl Request {
             | Request::Follow { pool, .. }
             | Request::Drained { pool, .. } => Some(pool),
             Request::Status { pool } => pool.as_deref(),
-            Request::Shutdown { .. } | Request::Topology(_) => None,
+            Request::Shutdown { .. } | Request::Topology(_) | Request::Preflight { .. } => None,
         }
     }
 
     /// Whether it only reads.
     pub fn is_read(&self) -> bool {
         match self {
-            Request::Status { .. } | Request::History { .. } | Request::Follow { .. } => true,
+            Request::Status { .. }
+            | Request::History { .. }
+            | Request::Follow { .. }
+            | Request::Preflight { .. } => true,
             Request::Failover { dry_run, .. } => *dry_run,
             Request::ForceService { accept_data_loss, .. } => !accept_data_loss,
             Request::Topology(request) => request.is_read(),
@@ -248,6 +258,7 @@ impl Request {
             Request::Follow { .. } | Request::Drained { .. } => Right::Follow,
             Request::Status { .. }
             | Request::History { .. }
+            | Request::Preflight { .. }
             | Request::Failover { dry_run: true, .. }
             | Request::ForceService { accept_data_loss: false, .. } => Right::Look,
             Request::Topology(request) if request.is_read() => Right::Look,

@@ -90,6 +90,7 @@ impl Condition {
 fn informed(facts: &Facts, process: &str, version: u64) -> Progress {
     match facts.processes.get(process) {
         None => Progress::Waits(format!("{process} does not answer")),
+        Some(known) if known.has_own_file => Progress::Done,
         Some(known) if known.version.is_some_and(|has| has >= version) => match &known.problem {
             None => Progress::Done,
             Some(problem) => Progress::Waits(format!("{process}: {problem}")),

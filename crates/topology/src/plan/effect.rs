@@ -40,6 +40,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Where all data are copied to.
+    pub fn copies_to(&self) -> Option<&str> {
+        if let Effect::FreshCopy { to, .. } = self { Some(to) } else { None }
+    }
+
     pub fn words(&self) -> String {
         match self {
             Effect::NoInterruption => "no interruption".to_owned(),

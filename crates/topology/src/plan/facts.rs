@@ -19,6 +19,8 @@ pub struct Facts {
 pub struct ProcessFacts {
     /// Of the document that it works from; `None`: it has none.
     pub version: Option<u64>,
+    /// It works from a file of its own, and follows no document.
+    pub has_own_file: bool,
     /// Why it does not work from a newer one.
     pub problem: Option<String>,
     /// Pools in whose session it takes part.

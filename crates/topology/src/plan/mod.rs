@@ -7,9 +7,10 @@
 //! that lead there.
 
 mod contexts;
+mod difference;
 mod done;
 mod effect;
-pub mod facts;
+mod facts;
 mod front_ends;
 mod partners;
 mod places;
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 use crate::check::Checked;
 
+pub use difference::{Difference, difference, difference_text};
 pub use done::{Condition, Progress};
 pub use effect::{Effect, size_words};
 pub use facts::{Context, Facts, PoolFacts, ProcessFacts};

@@ -10,7 +10,6 @@ use super::{Change, Condition, Effect, Stage, Work};
 
 pub(super) fn changed(work: &mut Work<'_>, both: &Both<'_>) {
     let (before, after) = (&both.before, &both.after);
-    let name = both.name();
     let came_first = after.first.filter(|_| after.first != before.first);
     let crossing = (after.first.is_some() && after.first == before.second)
         || (after.second.is_some() && after.second == before.first);
@@ -18,8 +17,10 @@ pub(super) fn changed(work: &mut Work<'_>, both: &Both<'_>) {
         return refuse_crossing(work, both);
     }
     let stays = before.partners().any(|server| after.partners().any(|other| other == server));
-    if !stays {
-        return refuse_both_new(work, both);
+    match (stays, before.second) {
+        (true, _) => {}
+        (false, Some(_)) => return refuse_both_new(work, both),
+        (false, None) => return refuse_only_server(work, both),
     }
     match (before.second, after.second) {
         (None, Some(mirror)) => added(work, both, mirror),
@@ -28,17 +29,27 @@ pub(super) fn changed(work: &mut Work<'_>, both: &Both<'_>) {
         (None | Some(_), None | Some(_)) => {}
     }
     if let (Some(to), Some(from)) = (came_first, before.first) {
-        match after.second {
-            Some(_) => moved(work, both, from, to),
-            None => work.refuse(
-                "only_server_replaced",
-                Some(name),
-                format!("{to} cannot take {from}'s place in {name}, which has no mirror"),
-                &format!("the data are on {from} alone"),
-                &["name the new server as mirror, and publish", "wait until the pool is mirrored"],
-            ),
-        }
+        moved(work, both, from, to);
     }
+}
+
+fn refuse_only_server(work: &mut Work<'_>, both: &Both<'_>) {
+    let name = both.name();
+    let from = both.before.first.unwrap_or_default();
+    let to: Vec<&str> = both.after.partners().collect();
+    work.refuse(
+        "only_server_replaced",
+        Some(name),
+        format!("{} cannot take the place of {from} in {name}", to.join(" and ")),
+        &format!("the data are on {from} alone"),
+        &[
+            &format!("leave {from} as the principal, name the new server as mirror, and publish"),
+            &format!(
+                "wait until the pool is mirrored; then {from} can be replaced, and the pool stays \
+                 mirrored"
+            ),
+        ],
+    );
 }
 
 fn refuse_crossing(work: &mut Work<'_>, both: &Both<'_>) {

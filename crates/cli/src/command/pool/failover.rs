@@ -121,6 +121,7 @@ async fn plan(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<FailoverPla
         | Response::Route(_)
         | Response::FrontEnd(_)
         | Response::Topology(_)
+        | Response::Preflight(_)
         | Response::Refused(_) => Err(surprise()),
     }
 }

@@ -28,7 +28,7 @@ pub async fn run(scope: &Scope<'_>, to: &str, accept_data_loss: bool) -> anyhow:
     }
     let ask = |accept_data_loss| Request::ForceService { pool: scope.name(), accept_data_loss };
     let mut own = None;
-    for partner in [&scope.pool.first, &scope.pool.second] {
+    for partner in [&scope.pool.first, &scope.pool.second].into_iter().filter(|it| !it.is_empty()) {
         match scope.ask(partner, &ask(false)).await {
             Ok(Response::Preview(preview)) => {
                 output::talk(&shown(&preview, colour));

@@ -137,6 +137,7 @@ fn sentence(response: Response) -> String {
         | Response::Route(_)
         | Response::FrontEnd(_)
         | Response::Topology(_)
+        | Response::Preflight(_)
         | Response::History { .. } => "the member answered something else than asked".to_owned(),
     }
 }
