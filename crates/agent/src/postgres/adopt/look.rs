@@ -467,10 +467,7 @@ mod tests {
         let dir = Path::new("/etc/it");
         assert_eq!(absolute("local all @admins peer", dir), "local all @/etc/it/admins peer");
         assert_eq!(absolute("include more.conf", dir), "include /etc/it/more.conf");
-        assert_eq!(
-            absolute("host  all  all  ::1/128  trust", dir),
-            "host all all ::1/128 trust"
-        );
+        assert_eq!(absolute("host  all  all  ::1/128  trust", dir), "host all all ::1/128 trust");
     }
 
     #[test]
