@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use protocol::admin::TopologyFinding;
-use topology::Checked;
 use topology::document::Pool;
 use topology::resolve::Method;
+use topology::{Checked, Lines};
 
 use crate::config::Address;
 
@@ -24,7 +24,8 @@ pub(super) fn store_partners(document: &Checked) -> Vec<Address> {
 
 /// A pool's servers keep their places: who was written first is the first to the session for ever,
 /// whoever serves. Everything else may change.
-pub(super) fn changed(before: &Checked, after: &Checked) -> Vec<TopologyFinding> {
+pub(super) fn changed(before: &Checked, after: &Checked, text: &str) -> Vec<TopologyFinding> {
+    let lines = Lines::new(text);
     let places = |pool: &Pool| {
         let named =
             |name: &Option<topology::Placed<String>>| name.as_ref().map(|name| name.value.clone());
@@ -49,6 +50,7 @@ pub(super) fn changed(before: &Checked, after: &Checked) -> Vec<TopologyFinding>
             continue;
         };
         let server = server.as_deref().unwrap_or_default();
+        let at = pool.principal.as_ref().map(|written| lines.point(written.span.start));
         findings.push(TopologyFinding {
             rule: "partner-keeps-its-place".to_owned(),
             is_error: true,
@@ -64,8 +66,8 @@ pub(super) fn changed(before: &Checked, after: &Checked) -> Vec<TopologyFinding>
             remedy: "Leave the names in their places. To change who serves: backstay pool \
                      failover. To replace a server, put the new one into its place."
                 .to_owned(),
-            line: None,
-            column: None,
+            line: at.and_then(|at| u32::try_from(at.line).ok()),
+            column: at.and_then(|at| u32::try_from(at.column).ok()),
         });
     }
     findings

@@ -69,7 +69,7 @@ impl Work {
             Err(unusable) => return refuse(refused(unusable)),
         };
         if let Some(current) = &self.current {
-            let findings = places::changed(&current.document, &checked);
+            let findings = places::changed(&current.document, &checked, &document);
             if !findings.is_empty() {
                 return refuse(Response::Topology(TopologyAnswer::Faulty { findings }));
             }

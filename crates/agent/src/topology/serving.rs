@@ -48,13 +48,15 @@ pub(super) struct Serving {
 /// The PostgreSQL of the store's pool here, as long as clients are let in.
 struct BackEnd {
     instance: Arc<Instance>,
-    term: Term,
+    /// The pool, and the term that its server serves in.
+    reign: (String, Term),
 }
 
 /// An open store.
 struct Open {
     store: Store,
-    term: Term,
+    /// Of the back end that it was opened on.
+    reign: (String, Term),
     newest: u64,
 }
 
@@ -65,9 +67,9 @@ impl Serving {
         let mut complained = false;
         loop {
             let (back_end, condition) = self.back_end();
-            let term = back_end.as_ref().map(|back_end| back_end.term);
+            let reign = back_end.as_ref().map(|back_end| &back_end.reign);
             let own = self.own.borrow_and_update().as_ref().map_or(0, |own| own.header.version);
-            if open.as_ref().is_some_and(|open| Some(open.term) != term || open.newest < own) {
+            if open.as_ref().is_some_and(|open| Some(&open.reign) != reign || open.newest < own) {
                 open = None;
             }
             if let (Some(back_end), None) = (&back_end, &open) {
@@ -102,13 +104,12 @@ impl Serving {
     }
 
     fn back_end(&mut self) -> (Option<BackEnd>, Option<watch::Receiver<Condition>>) {
-        let pool = self.pool.borrow_and_update().clone();
-        let Some((instance, mut condition)) = pool.and_then(|pool| self.routes.postgres(&pool))
-        else {
+        let Some(pool) = self.pool.borrow_and_update().clone() else { return (None, None) };
+        let Some((instance, mut condition)) = self.routes.postgres(&pool) else {
             return (None, None);
         };
         let admitted = condition.borrow_and_update().admitted.clone();
-        let back_end = admitted.map(|admitted| BackEnd { instance, term: admitted.term });
+        let back_end = admitted.map(|admitted| BackEnd { instance, reign: (pool, admitted.term) });
         (back_end, Some(condition))
     }
 
@@ -131,7 +132,7 @@ impl Serving {
         if let Some(newest) = newest {
             self.tell(newest).await;
         }
-        Ok(Open { store, term: back_end.term, newest: version })
+        Ok(Open { store, reign: back_end.reign.clone(), newest: version })
     }
 
     async fn tell(&self, copy: TopologyCopy) {

@@ -187,6 +187,11 @@ impl Line {
         }
     }
 
+    /// Over a connection that is introduced already.
+    pub fn over(channel: Channel) -> Line {
+        Line(channel)
+    }
+
     pub async fn say(&mut self, request: &Request) {
         self.0.put(Kind::Request, &request.to_bytes()).unwrap();
         self.0.write_all().await.unwrap();

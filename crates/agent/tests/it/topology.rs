@@ -3,19 +3,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use agent::config::{Server, ServerFile, Witness, WitnessFile};
+use agent::peers::{Channel, Transport};
 use protocol::admin::{
     Request, Response, TopologyAnswer, TopologyCopy, TopologyHeader, TopologyKind,
     TopologyReplication, TopologyRequest, TopologyShown, TopologySource,
 };
+use protocol::handshake::{Introduction, Role as Wants};
+use trust::{Again, Book, Credentials, Expected, Key, Place, Role, Subject};
 
 use crate::pool::{Line, PATIENCE};
 use crate::{cluster, deadline};
 
 const CHILD: &str = "BACKSTAY_TEST_TOPOLOGY_CHILD";
 const POOL: &str = "orders";
+const SECOND: &str = "billing";
+/// Asking now and then would take longer: a question is held for five seconds.
+const SOON: Duration = Duration::from_secs(3);
 
 #[test]
 fn child_that_works_from_its_copy() {
@@ -36,20 +42,79 @@ const NAMES: [&str; 3] = ["be0", "be1", "wit0"];
 struct Deployment {
     dir: PathBuf,
     ports: [u16; 3],
-    postgres: [u16; 2],
+    /// Of both servers: that of the first pool, and of the second.
+    postgres: [u16; 4],
     processes: [Option<Child>; 3],
+    /// Who the test is; `None`: there are no certificates.
+    administrator: Option<Credentials>,
 }
 
 impl Deployment {
     fn new(name: &str) -> Deployment {
         let dir = cluster::scratch(&format!("{}-topology-{name}", std::process::id()));
         let ports = [(); 3].map(|()| cluster::free_port());
-        let postgres = [(); 2].map(|()| cluster::free_port());
-        let deployment = Deployment { dir, ports, postgres, processes: [const { None }; 3] };
+        let postgres = [(); 4].map(|()| cluster::free_port());
+        let processes = [const { None }; 3];
+        let deployment = Deployment { dir, ports, postgres, processes, administrator: None };
         for number in 0..3 {
             deployment.prepare(number);
         }
         deployment
+    }
+
+    /// Everybody has a certificate, and nobody a password.
+    fn with_certificates(name: &str) -> Deployment {
+        let mut deployment = Deployment::new(name);
+        let now = SystemTime::now();
+        let book = Book::init(&deployment.dir.join("authority"), "test", now).unwrap();
+        let certify = |place: &Place, role, name: &str| {
+            let key = Key::generate().unwrap();
+            let subject = Subject { role, name: name.to_owned(), hosts: Vec::new() };
+            let request = key.request(name).unwrap();
+            let certificate = book.issue(subject, &request, Again::Replace, now).unwrap();
+            place.install(&key, &certificate, book.authority().der()).unwrap();
+        };
+        for (number, role) in [(0, Role::Server), (1, Role::Server), (2, Role::Witness)] {
+            certify(&Place::new(deployment.state_dir(number).join("trust")), role, NAMES[number]);
+            if number < 2 {
+                fs::remove_file(deployment.files(number).join("secret")).unwrap();
+            }
+        }
+        let place = Place::new(deployment.dir.join("carol"));
+        certify(&place, Role::Administrator, "carol");
+        deployment.administrator = Some(place.load().unwrap());
+        deployment
+    }
+
+    fn files(&self, number: usize) -> PathBuf {
+        self.dir.join(NAMES[number]).join(POOL).join("backstay")
+    }
+
+    /// A connection to a process; tried until it listens.
+    async fn line(&self, number: usize) -> Line {
+        let Some(administrator) = &self.administrator else {
+            return Line::open(self.ports[number]).await;
+        };
+        let roles = &[Role::Server, Role::Witness];
+        let expected = Expected { name: Some(NAMES[number].to_owned()), roles };
+        let config = administrator.client(expected).unwrap();
+        let begun = Instant::now();
+        let transport = loop {
+            match Transport::dial("127.0.0.1", self.ports[number], PATIENCE).await {
+                Ok(transport) => break transport,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "nobody listens: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let mut channel = Channel::new(transport.secure(config).await.unwrap());
+        let me = Introduction {
+            deployment: "test".to_owned(),
+            host: "carol".to_owned(),
+            run: 1,
+            software: "test".to_owned(),
+        };
+        channel.introduce(&me.hello(Wants::Administrator, NAMES[number])).await.unwrap();
+        Line::over(channel)
     }
 
     fn state_dir(&self, number: usize) -> PathBuf {
@@ -81,14 +146,17 @@ impl Deployment {
         };
         fs::write(self.config(number), text).unwrap();
         // What the mirror logs in with.
-        let files = self.dir.join(NAMES[number]).join(POOL).join("backstay");
-        fs::create_dir_all(&files).unwrap();
-        let secret = files.join("secret");
-        fs::write(&secret, "*:*:*:backstay:0123456789abcdef\n").unwrap();
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        fs::set_permissions(&secret, private).unwrap();
-        for path in [&secret, &files, files.parent().unwrap(), &self.dir.join(NAMES[number])] {
-            cluster::os_user().own(path).unwrap();
+        for pool in [POOL, SECOND] {
+            let files = self.dir.join(NAMES[number]).join(pool).join("backstay");
+            fs::create_dir_all(&files).unwrap();
+            let secret = files.join("secret");
+            fs::write(&secret, "*:*:*:backstay:0123456789abcdef\n").unwrap();
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            fs::set_permissions(&secret, private).unwrap();
+            let own = self.dir.join(NAMES[number]);
+            for path in [&secret, &files, files.parent().unwrap(), &own] {
+                cluster::os_user().own(path).unwrap();
+            }
         }
     }
 
@@ -141,8 +209,46 @@ impl Deployment {
         )
     }
 
+    /// With a second pool on the same servers.
+    fn document_of_two(&self, store: &str) -> String {
+        let [.., be0, be1] = self.postgres;
+        let one = self.document("two pools");
+        let sockets = self.dir.join("run");
+        one.replace(
+            &format!("central_management = \"{POOL}\""),
+            &format!("central_management = \"{store}\""),
+        ) + &format!(
+            "[[pool]]\nname = \"{SECOND}\"\nprincipal = \"be0\"\nmirror = \"be1\"\n\
+                 witness = \"wit0\"\nport_on = {{ be0 = {be0}, be1 = {be1} }}\n\
+                 socket_dir = \"{}\"\nclient_access = [\"host all app 127.0.0.1/32 trust\"]\n",
+            sockets.display()
+        )
+    }
+
+    async fn create(&self, pool: &str) {
+        for number in 0..3 {
+            until("the session is created", async || {
+                let create = Request::CreateSession { pool: pool.to_owned() };
+                let response = self.line(number).await.ask(&create).await;
+                matches!(response, Response::Done { .. })
+                    || code(&response).as_deref() == Some("session_exists")
+            })
+            .await;
+        }
+    }
+
+    /// How many versions the store in the first server's PostgreSQL at `port` has.
+    async fn stored(&self, port: u16) -> Option<i64> {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(self.dir.join("run")).port(port).user("backstay").dbname("xds");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.ok()?;
+        tokio::spawn(connection);
+        let row = client.query_one("SELECT count(*) FROM backstay.topology", &[]).await.ok()?;
+        Some(row.get(0))
+    }
+
     async fn ask(&self, number: usize, request: TopologyRequest) -> Response {
-        Line::open(self.ports[number]).await.ask(&Request::Topology(request)).await
+        self.line(number).await.ask(&Request::Topology(request)).await
     }
 
     async fn hand(&self, number: usize, copy: &TopologyCopy) -> Response {
@@ -188,8 +294,7 @@ impl Deployment {
     }
 
     /// From nothing to a mirrored pool that holds the store, with the first version.
-    async fn set_up(name: &str) -> Deployment {
-        let mut deployment = Deployment::new(name);
+    async fn set_up(mut deployment: Deployment) -> Deployment {
         let copy = copies::seal(1, 1_763_870_400_000, "ann", "the first", deployment.document("1"));
         for number in 0..3 {
             deployment.start(number);
@@ -198,15 +303,7 @@ impl Deployment {
             let header = copy.header.clone();
             assert_eq!(handed, Response::Topology(TopologyAnswer::Handed { header }));
         }
-        for number in 0..3 {
-            until("the session is created", async || {
-                let create = Request::CreateSession { pool: POOL.to_owned() };
-                let response = Line::open(deployment.ports[number]).await.ask(&create).await;
-                matches!(response, Response::Done { .. })
-                    || code(&response).as_deref() == Some("session_exists")
-            })
-            .await;
-        }
+        deployment.create(POOL).await;
         until("the store is open", async || deployment.replication(0).await.is_store).await;
         deployment
     }
@@ -214,8 +311,7 @@ impl Deployment {
     async fn until_mirrored(&self, number: usize) {
         until("the pool is mirrored", async || {
             let status = Request::Status { pool: None };
-            let Response::Status(status) = Line::open(self.ports[number]).await.ask(&status).await
-            else {
+            let Response::Status(status) = self.line(number).await.ask(&status).await else {
                 return false;
             };
             let session = &status.sessions[0];
@@ -273,14 +369,14 @@ fn published(response: &Response) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn what_is_published_reaches_everybody_within_a_second_and_one_that_was_off_catches_up() {
-    let mut deployment = Deployment::set_up("publish").await;
+async fn what_is_published_reaches_everybody_at_once_and_one_that_was_off_catches_up() {
+    let mut deployment = Deployment::set_up(Deployment::new("publish")).await;
     deployment.until_mirrored(0).await;
 
     let second = deployment.document("2");
     assert_eq!(published(&deployment.publish(0, 1, &second).await), Some(2));
     let took = deployment.until_all_have(2).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     assert_eq!(published(&deployment.publish(0, 1, &second).await), Some(2), "asked again");
     until("all are told to have it", async || {
         let replication = deployment.replication(0).await;
@@ -334,7 +430,7 @@ async fn what_is_published_reaches_everybody_within_a_second_and_one_that_was_of
     .await;
     deployment.start(2);
     let took = deployment.until_all_have(4).await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < SOON * 3, "{took:?}");
     let (versions, source) = deployment.history(0).await;
     let numbers: Vec<u64> = versions.iter().map(|header| header.version).collect();
     assert_eq!((numbers, source), (vec![4, 3, 2, 1], TopologySource::Store));
@@ -344,9 +440,9 @@ async fn what_is_published_reaches_everybody_within_a_second_and_one_that_was_of
 
 #[tokio::test]
 async fn what_was_acknowledged_is_in_the_store_after_a_failover() {
-    let mut deployment = Deployment::set_up("failover").await;
+    let mut deployment = Deployment::set_up(Deployment::new("failover")).await;
     deployment.until_mirrored(0).await;
-    let mut line = Line::open(deployment.ports[0]).await;
+    let mut line = deployment.line(0).await;
     let mut acknowledged = 1;
     let begun = Instant::now();
     for version in 2.. {
@@ -399,7 +495,7 @@ async fn a_process_starts_from_its_copy_alone_and_never_from_a_torn_one() {
     let shown = deployment.shown(2).await;
     assert_eq!(shown.header, Some(second.header.clone()));
     let status = Request::Status { pool: None };
-    let Response::Status(status) = Line::open(deployment.ports[2]).await.ask(&status).await else {
+    let Response::Status(status) = deployment.line(2).await.ask(&status).await else {
         panic!("no status");
     };
     assert_eq!(status.sessions.len(), 1, "it votes in its session, with nobody else there");
@@ -421,4 +517,46 @@ async fn a_process_starts_from_its_copy_alone_and_never_from_a_torn_one() {
     let standing = deployment.shown(2).await.standing;
     assert_eq!(standing.have, 3);
     assert!(standing.problem.unwrap().contains("does not name this process"));
+}
+
+#[tokio::test]
+async fn with_certificates_no_password_is_needed_and_the_author_is_who_has_the_certificate() {
+    let deployment = Deployment::set_up(Deployment::with_certificates("secure")).await;
+    deployment.until_mirrored(0).await;
+    let second = deployment.document("2");
+    assert_eq!(published(&deployment.publish(0, 1, &second).await), Some(2));
+    let took = deployment.until_all_have(2).await;
+    assert!(took < SOON, "{took:?}");
+    let (versions, _) = deployment.history(0).await;
+    assert_eq!(versions[0].author, "carol", "whatever she says");
+    until("all are told to have it", async || {
+        let replication = deployment.replication(1).await;
+        replication.processes.iter().all(|it| it.is_current && it.is_connected)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_pool_comes_by_one_publication_and_takes_the_store_with_its_history() {
+    let deployment = Deployment::set_up(Deployment::new("moves")).await;
+    deployment.until_mirrored(0).await;
+    let (two, moved) = (deployment.document_of_two(POOL), deployment.document_of_two(SECOND));
+    assert_eq!(published(&deployment.publish(0, 1, &two).await), Some(2));
+    deployment.create(SECOND).await;
+    // Its database is made by the pool's principal, once it serves.
+    assert_eq!(published(&deployment.publish(0, 2, &moved).await), Some(3));
+    let port = deployment.postgres[2];
+    until("the other pool's server has all versions", async || {
+        deployment.stored(port).await == Some(3)
+    })
+    .await;
+    until("a version is published there", async || {
+        published(&deployment.publish(0, 3, &moved).await) == Some(4)
+    })
+    .await;
+    assert_eq!(deployment.stored(port).await, Some(4));
+    assert_eq!(deployment.stored(deployment.postgres[0]).await, Some(3), "the old one rests");
+    let (versions, source) = deployment.history(0).await;
+    assert_eq!((versions.len(), source), (4, TopologySource::Store));
+    deployment.until_all_have(4).await;
 }
