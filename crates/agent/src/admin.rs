@@ -80,7 +80,8 @@ pub(crate) fn course(seat: &Seat, now: Instant, request: &Request) -> Course {
         | Request::Follow { .. }
         | Request::Drained { .. }
         | Request::Topology(_)
-        | Request::Preflight { .. } => Code::UnknownRequest.refusal(None).into(),
+        | Request::Preflight { .. }
+        | Request::Audit { .. } => Code::UnknownRequest.refusal(None).into(),
     }
 }
 

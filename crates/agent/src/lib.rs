@@ -12,6 +12,8 @@ pub mod config;
 pub mod enrol;
 pub mod error;
 mod fence;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod history;
 mod house;
 pub mod ledger;

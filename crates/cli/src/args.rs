@@ -7,10 +7,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod audit;
 mod server;
 mod topology;
 
-pub use server::{AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand};
+pub use audit::AuditArgs;
+pub use server::{
+    AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand,
+};
 pub use topology::{NewArgs, PublishArgs, TopologyArgs, TopologyCommand};
 
 const AFTER_HELP: &str = "\
@@ -74,6 +78,11 @@ pub enum Command {
     /// connection that it keeps. What they are told is compared with what is there: exit status 1
     /// also if a row is there twice, or was reported failed and is there all the same.
     Drill(DrillArgs),
+    /// Show who asked the members to change something, and what became of it.
+    ///
+    /// Every process with a certificate keeps a trail of its own. Exit status 1 if the part of a
+    /// member is missing.
+    Audit(AuditArgs),
     /// Run the agent of a Back End server, which owns its PostgreSQL.
     ///
     /// It runs in the foreground and logs to standard error (level: BACKSTAY_LOG). SIGTERM ends

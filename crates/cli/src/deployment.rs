@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::demo::place;
+use crate::demo::{certificates, place};
 use crate::output::{self, hinted};
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub fn find(given: Option<&Path>) -> anyhow::Result<Found> {
     if let Some(file) = given {
         let demo = file.parent().filter(|dir| dir.join(place::PLAN_FILE).exists());
         let demo = demo.map(Path::to_path_buf);
+        if let Some(demo) = &demo {
+            certificates::speak_for(demo);
+        }
         return Ok(Found { deployment: read(file)?, demo });
     }
     let demo = place::default_dir()?;
@@ -91,6 +94,7 @@ pub fn find(given: Option<&Path>) -> anyhow::Result<Found> {
     if !file.exists() {
         return Err(hinted("no deployment is given, and no demo lives in this directory", HINT));
     }
+    certificates::speak_for(&demo);
     Ok(Found { deployment: read(&file)?, demo: Some(demo) })
 }
 

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         | Command::Demo(_)
         | Command::Pool(_)
         | Command::Topology(_)
+        | Command::Audit(_)
         | Command::Drill(_) => ask(&cli),
     };
     match outcome {
@@ -65,6 +66,9 @@ fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
             Command::Topology(args) => {
                 trust_place::name(args.which.trust.clone());
                 command::topology::run(args).await
+            }
+            Command::Audit(args) => {
+                command::audit::run(&found(&args.which)?.deployment, args).await
             }
             Command::Drill(args) => drill::run(&found(&args.which)?, args).await,
             Command::Server(ServerArgs { command: Some(args), .. }) => {

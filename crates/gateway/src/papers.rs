@@ -6,7 +6,7 @@
 //! Without a certificate nothing is encrypted, and commands are answered on loopback alone.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-use trust::{Certificate, Credentials, Expected, Place, Role, Stamp};
+use trust::{Certificate, Credentials, Expected, Identity, Place, Role, Stamp};
 
 use crate::clock;
 use crate::config::FrontEnd;
@@ -60,8 +60,11 @@ struct Loaded {
     stamp: Stamp,
     credentials: Credentials,
     server: Arc<ServerConfig>,
+    revoked: BTreeSet<String>,
     /// By the member that is dialled: what is needed to resume is kept in it.
     clients: BTreeMap<String, Arc<ClientConfig>>,
+    /// By the member whose PostgreSQL is dialled.
+    postgres_clients: BTreeMap<String, Arc<ClientConfig>>,
 }
 
 impl Papers {
@@ -112,7 +115,29 @@ impl Papers {
         let config = watched.client(member).map_err(std::io::Error::other)?;
         let connector = TlsConnector::from(config);
         let secured = connector.connect(trust::server_name(), stream).await?;
+        if watched.is_revoked(member) {
+            let sentence = format!("the certificate of {member} was revoked here");
+            return Err(std::io::Error::other(sentence));
+        }
         Ok(Box::new(TlsStream::from(secured)))
+    }
+
+    /// How the PostgreSQL of `member` is connected to, if there is a certificate for it.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
+    pub fn postgres_client(&self, member: &str) -> Result<Option<Arc<ClientConfig>>, trust::Error> {
+        self.0.as_ref().map(|watched| watched.postgres_client(member)).transpose()
+    }
+
+    /// Whether somebody's certificate is refused although its time is not over.
+    pub fn is_revoked(&self, identity: &Identity) -> bool {
+        self.0.as_ref().is_some_and(|watched| watched.is_revoked(&identity.name))
+    }
+
+    /// There are certificates, and so there are handshakes.
+    pub fn are_there(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Secures a connection that somebody has made; with whose certificate.
@@ -142,6 +167,23 @@ impl Watched {
         Ok(config)
     }
 
+    fn postgres_client(&self, member: &str) -> Result<Arc<ClientConfig>, trust::Error> {
+        self.look();
+        let mut loaded = self.loaded.borrow_mut();
+        if let Some(config) = loaded.postgres_clients.get(member) {
+            return Ok(Arc::clone(config));
+        }
+        let expected = Expected { name: Some(member.to_owned()), roles: &[Role::Server] };
+        let config = loaded.credentials.postgres_client(expected)?;
+        loaded.postgres_clients.insert(member.to_owned(), Arc::clone(&config));
+        Ok(config)
+    }
+
+    fn is_revoked(&self, name: &str) -> bool {
+        self.look();
+        self.loaded.borrow().revoked.contains(name)
+    }
+
     fn server(&self) -> Arc<ServerConfig> {
         self.look();
         Arc::clone(&self.loaded.borrow().server)
@@ -169,6 +211,13 @@ impl Loaded {
     fn read(place: &Place, stamp: Stamp) -> Result<Loaded, trust::Error> {
         let credentials = place.load()?;
         let server = credentials.server()?;
-        Ok(Loaded { stamp, credentials, server, clients: BTreeMap::new() })
+        Ok(Loaded {
+            stamp,
+            credentials,
+            server,
+            revoked: place.revoked(),
+            clients: BTreeMap::new(),
+            postgres_clients: BTreeMap::new(),
+        })
     }
 }

@@ -5,7 +5,8 @@
 
 mod shown;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use protocol::admin::{Code, Request, Response, Right};
 use protocol::frame::Kind;
 use protocol::handshake::{Hello, Introduction, Reason, Refused, Role};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::spawn_local;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 use trust::Identity;
 
@@ -26,6 +27,12 @@ use crate::topology::Keeper;
 
 /// Commands at one time.
 const COMMANDS: usize = 32;
+/// Connections that are not yet introduced. Of more, the one that has waited longest makes room.
+const STRANGERS: usize = 64;
+/// With more of them than this the next one is let wait, for so long: handshakes take the time of
+/// the thread that serves the clients.
+const CALM: usize = 8;
+const PACE: Duration = Duration::from_millis(10);
 const INTRODUCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -63,15 +70,20 @@ pub async fn serve(
         room: Semaphore::new(COMMANDS),
         shutdown: RefCell::new(Some(shutdown)),
     });
+    let mut strangers: VecDeque<Stranger> = VecDeque::new();
     while let Some(accepted) = entrance.accept().await {
         match accepted {
             Ok(stream) => {
-                let door = Rc::clone(&door);
-                spawn_local(async move {
-                    if let Err(error) = door.converse(stream).await {
-                        tracing::debug!(%error, "a command's connection ended");
-                    }
-                });
+                strangers.retain(Stranger::waits);
+                if strangers.len() >= STRANGERS
+                    && let Some(longest) = strangers.pop_front()
+                {
+                    longest.task.abort();
+                }
+                strangers.push_back(Stranger::welcome(&door, stream));
+                if strangers.len() > CALM && door.papers.are_there() {
+                    sleep(PACE).await;
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "a command's connection could not be accepted");
@@ -82,16 +94,40 @@ pub async fn serve(
     }
 }
 
+/// Somebody who has connected.
+struct Stranger {
+    task: AbortHandle,
+    introduced: Rc<Cell<bool>>,
+}
+
+impl Stranger {
+    fn welcome(door: &Rc<Door>, stream: TcpStream) -> Stranger {
+        let introduced = Rc::new(Cell::new(false));
+        let (door, known) = (Rc::clone(door), Rc::clone(&introduced));
+        let task = spawn_local(async move {
+            if let Err(error) = door.converse(stream, &known).await {
+                tracing::debug!(%error, "a command's connection ended");
+            }
+        });
+        Stranger { task: task.abort_handle(), introduced }
+    }
+
+    /// He has neither gone nor introduced himself.
+    fn waits(&self) -> bool {
+        !self.introduced.get() && !self.task.is_finished()
+    }
+}
+
 impl Door {
-    async fn converse(&self, stream: TcpStream) -> Result<(), LineError> {
+    async fn converse(&self, stream: TcpStream, introduced: &Cell<bool>) -> Result<(), LineError> {
         stream.set_nodelay(true)?;
-        let room = self.room.try_acquire();
         let accepted = timeout(INTRODUCE, self.papers.accepted(stream)).await;
         let (stream, peer) = accepted.map_err(|_| LineError::Silent)??;
         let peer = peer.map(|certificate| certificate.identity);
         let mut line = Line::new(stream);
-        let introducing = self.introduce(&mut line, room.is_ok(), peer.as_ref());
-        timeout(INTRODUCE, introducing).await.map_err(|_| LineError::Silent)??;
+        let introducing = self.introduce(&mut line, peer.as_ref());
+        let _room = timeout(INTRODUCE, introducing).await.map_err(|_| LineError::Silent)??;
+        introduced.set(true);
         loop {
             let frame = match timeout(IDLE, line.next()).await {
                 Ok(Ok(frame)) => frame,
@@ -99,6 +135,9 @@ impl Door {
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(LineError::Silent),
             };
+            if peer.as_ref().is_some_and(|peer| self.papers.is_revoked(peer)) {
+                return Err(LineError::Senseless("has a certificate that was revoked"));
+            }
             let response = match frame.kind {
                 Kind::Request => match Request::from_bytes(&frame.payload) {
                     Ok(request) if !permits(peer.as_ref(), &request) => {
@@ -128,16 +167,16 @@ impl Door {
     async fn introduce(
         &self,
         line: &mut Line,
-        room: bool,
         peer: Option<&Identity>,
-    ) -> Result<(), LineError> {
+    ) -> Result<Option<SemaphorePermit<'_>>, LineError> {
         let frame = line.next().await?;
         if frame.kind != Kind::Hello {
             return Err(LineError::Senseless("does not introduce itself"));
         }
         let hello = Hello::from_bytes(&frame.payload)?;
+        let room = self.room.try_acquire().ok();
         let answer = match hello.role {
-            Role::Administrator if !room => Err(Refused {
+            Role::Administrator if room.is_none() => Err(Refused {
                 reason: Reason::TooManyConnections,
                 sentence: "too many commands are connected; end some of them, then try again"
                     .to_owned(),
@@ -145,15 +184,27 @@ impl Door {
             Role::Administrator | Role::Member => self
                 .me
                 .answer(&hello, |_| false)
-                .and_then(|welcome| must_be(peer, &hello).map(|()| welcome)),
+                .and_then(|welcome| must_be(peer, &hello).map(|()| welcome))
+                .and_then(|welcome| self.unless_revoked(peer).map(|()| welcome)),
         };
         match answer {
-            Ok(welcome) => line.send(Kind::Welcome, &welcome.to_bytes()).await,
+            Ok(welcome) => {
+                line.send(Kind::Welcome, &welcome.to_bytes()).await?;
+                Ok(room)
+            }
             Err(refused) => {
                 line.send(Kind::Refused, &refused.to_bytes()).await?;
                 Err(refused.into())
             }
         }
+    }
+
+    fn unless_revoked(&self, peer: Option<&Identity>) -> Result<(), Refused> {
+        if !peer.is_some_and(|peer| self.papers.is_revoked(peer)) {
+            return Ok(());
+        }
+        let sentence = format!("the certificate was revoked on {}", self.me.host);
+        Err(Refused { reason: Reason::Revoked, sentence })
     }
 
     /// `Done` stands for the end of the gateway only.
@@ -181,7 +232,8 @@ impl Door {
             | Request::Follow { .. }
             | Request::Drained { .. }
             | Request::Topology(_)
-            | Request::Preflight { .. } => Code::FrontEnd.refusal(None).into(),
+            | Request::Preflight { .. }
+            | Request::Audit { .. } => Code::FrontEnd.refusal(None).into(),
         }
     }
 
@@ -204,7 +256,7 @@ fn must_be(peer: Option<&Identity>, hello: &Hello) -> Result<(), Refused> {
 /// Everybody of the deployment may look; the rest takes an administrator.
 fn permits(peer: Option<&Identity>, request: &Request) -> bool {
     match request.right() {
-        Right::Look | Right::Follow => true,
+        Right::Look | Right::Inspect | Right::Follow => true,
         Right::Change => peer.is_none_or(|peer| peer.role == trust::Role::Administrator),
     }
 }

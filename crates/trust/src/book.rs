@@ -5,6 +5,7 @@
 //! its certificate leaves. The same request again gets the same certificate, in case the first
 //! answer was lost; any other request is refused.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +34,7 @@ const CERTIFICATE: &str = "authority.pem";
 const ADDRESS: &str = "address";
 const TOKENS: &str = "tokens";
 const NAMES: &str = "names";
+const LOCK: &str = "lock";
 
 /// What to do about a name that has a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +110,25 @@ impl Book {
         let key = Key::from_pem(&files::read(&dir.join(KEY))?)?;
         let authority = Authority::load(key, &files::read(&dir.join(CERTIFICATE))?)?;
         Ok(Book { dir: dir.to_owned(), authority })
+    }
+
+    /// For whoever answers for this authority: two that answer would give out one token twice.
+    /// Held until the file is closed.
+    ///
+    /// # Errors
+    /// Somebody answers already.
+    pub fn lock(&self) -> Result<File, Error> {
+        let path = self.dir.join(LOCK);
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let error = |error| Error::File { doing: "open", path: path.clone(), error };
+        let file = opened.map_err(error)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::Served(self.dir.clone())),
+            Err(TryLockError::Error(error)) => {
+                Err(Error::File { doing: "lock", path: path.clone(), error })
+            }
+        }
     }
 
     pub fn deployment(&self) -> &str {

@@ -45,6 +45,11 @@ pub enum Error {
     #[error("there is an authority in {} already", .0.display())]
     AuthorityExists(PathBuf),
     #[error(
+        "the authority in {} is served by another process: end that one first",
+        .0.display()
+    )]
+    Served(PathBuf),
+    #[error(
         "the name {0} is taken: it has a certificate; for a machine that replaces it, ask again \
          with --again"
     )]

@@ -1,9 +1,11 @@
 //! The directory where a process keeps who it is: `identity.pem` with key and certificate,
-//! `authority.pem`, and `authority.address`, where its certificate is renewed.
+//! `authority.pem`, and `authority.address`, where its certificate is renewed; and `revoked`, whom
+//! it refuses.
 //!
 //! Key and certificate are one file, so that they are replaced together. A key is written down
 //! (`next.key.pem`) before it is used, so that a join whose answer was lost is repeated with it.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +18,13 @@ const IDENTITY: &str = "identity.pem";
 const NEXT_KEY: &str = "next.key.pem";
 const AUTHORITY: &str = "authority.pem";
 const ADDRESS: &str = "authority.address";
+const REVOKED: &str = "revoked";
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place(PathBuf);
 
 /// Tells one state of a place from another.
-pub type Stamp = [Option<(u64, i64, i64, u64)>; 2];
+pub type Stamp = [Option<(u64, i64, i64, u64)>; 3];
 
 impl Place {
     pub fn new(dir: impl Into<PathBuf>) -> Place {
@@ -38,7 +41,7 @@ impl Place {
     }
 
     pub fn stamp(&self) -> Stamp {
-        [IDENTITY, AUTHORITY].map(|name| {
+        [IDENTITY, AUTHORITY, REVOKED].map(|name| {
             let found = std::fs::metadata(self.0.join(name)).ok()?;
             Some((found.ino(), found.mtime(), found.mtime_nsec(), found.size()))
         })
@@ -55,6 +58,14 @@ impl Place {
             return Err(Error::File { doing: "use", path, error });
         }
         Credentials::from_pem(&identity, &files::read(&self.0.join(AUTHORITY))?)
+    }
+
+    /// The names, one on each line of `revoked`, whose certificates are refused although their
+    /// time is not over.
+    pub fn revoked(&self) -> BTreeSet<String> {
+        let text = files::read(&self.0.join(REVOKED)).unwrap_or_default();
+        let names = text.lines().map(|line| line.trim().to_owned());
+        names.filter(|name| !name.is_empty()).collect()
     }
 
     /// Key and certificate, and the authority's certificate, as they lie there; for a program that

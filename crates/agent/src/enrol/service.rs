@@ -3,6 +3,7 @@
 //! Anybody may connect, so everything is bounded: connections, time, and the length of a question.
 //! One question is answered after the other, because each changes the authority's directory.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,8 @@ pub struct Service {
     /// Held while a question is answered, which takes a few writes to the disk.
     book: Mutex<Book>,
     acceptor: TlsAcceptorOf,
+    /// Nobody else answers for the same authority.
+    _lock: File,
 }
 
 /// rustls' acceptor shows nothing of itself.
@@ -40,11 +43,13 @@ impl std::fmt::Debug for TlsAcceptorOf {
 
 impl Service {
     /// # Errors
-    /// The authority cannot make a certificate for its own service.
+    /// Somebody answers for this authority already, or it cannot make a certificate for its own
+    /// service.
     pub fn new(book: Book) -> Result<Service, trust::Error> {
+        let lock = book.lock()?;
         let own = book.own_credentials(clock::wall())?;
         let acceptor = TlsAcceptorOf(TlsAcceptor::from(own.authority_server()?));
-        Ok(Service { book: Mutex::new(book), acceptor })
+        Ok(Service { book: Mutex::new(book), acceptor, _lock: lock })
     }
 
     async fn converse(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<()> {

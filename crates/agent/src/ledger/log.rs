@@ -75,10 +75,15 @@ pub fn encode(batch: u64, entries: &[Entry]) -> Vec<u8> {
         sector[18..20].copy_from_slice(&count.to_le_bytes());
         sector[20..22].copy_from_slice(&used.to_le_bytes());
         sector[HEADER..HEADER + piece.len()].copy_from_slice(piece);
-        let checksum = crc32c::crc32c(&sector[4..]);
-        sector[..4].copy_from_slice(&checksum.to_le_bytes());
+        prove(sector);
     }
     sectors
+}
+
+/// Puts the checksum into a sector.
+pub fn prove(sector: &mut [u8]) {
+    let checksum = crc32c::crc32c(&sector[4..]);
+    sector[..4].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The most bytes of entries that fit into one batch.

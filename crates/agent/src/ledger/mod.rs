@@ -5,7 +5,7 @@
 //! those before it. A failed flush is final: nothing can be promised any more, so the process must
 //! fence and end. Damage is noticed at the start and told as lost state (R10), never as truth.
 
-mod log;
+pub(crate) mod log;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -109,7 +109,8 @@ impl Follower<'_> {
             | Request::Learn { .. }
             | Request::Shutdown { .. }
             | Request::Topology(_)
-            | Request::Preflight { .. } => {
+            | Request::Preflight { .. }
+            | Request::Audit { .. } => {
                 let detail = "this connection follows pools; ask on another one";
                 self.refuse(Code::UnknownRequest.refusal(Some(detail.to_owned())));
             }

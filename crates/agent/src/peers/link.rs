@@ -4,7 +4,9 @@
 //! an older one. The link's task never waits for its peer alone: it takes messages in while it
 //! writes, so a peer that reads slowly costs nobody but itself.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,6 +150,7 @@ impl Link {
 
     /// Until the connection ends, or a newer one takes its place; `None`: the process ends.
     async fn serve(&mut self, mut channel: Channel) -> Result<Option<Channel>, ChannelError> {
+        let mut revoked = pin!(revoked(self.dialling.as_ref(), &channel));
         let mut heard = Instant::now();
         let mut ping = heard + PING;
         loop {
@@ -178,6 +181,7 @@ impl Link {
                     ping = Instant::now() + PING;
                 }
                 () = sleep_until(heard + SILENCE) => return Err(ChannelError::Late),
+                () = &mut revoked => return Err(ChannelError::Revoked),
             }
         }
     }
@@ -208,6 +212,18 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns when the certificate of the other side is revoked.
+fn revoked(dialling: Option<&Dialling>, channel: &Channel) -> impl Future<Output = ()> + use<> {
+    let security = dialling.map(|dialling| dialling.security().clone());
+    let identity = channel.peer().map(|peer| peer.identity.clone());
+    async move {
+        match (security, identity) {
+            (Some(security), Some(identity)) => security.revocation(&identity).await,
+            (None, _) | (_, None) => std::future::pending().await,
+        }
     }
 }
 
@@ -254,6 +270,9 @@ pub(super) async fn dial(
         Ok::<_, ChannelError>(channel)
     });
     let mut channel = made.await.map_err(ChannelError::Io)??;
+    if channel.peer().is_some_and(|peer| security.is_revoked(&peer.identity)) {
+        return Err(ChannelError::Revoked);
+    }
     channel.attach()?;
     Ok(channel)
 }

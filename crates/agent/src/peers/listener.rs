@@ -354,6 +354,12 @@ impl Counter {
     async fn ask(&self, visitor: &Visitor, what: Asked) -> Response {
         match (what, &self.desks.topology) {
             (Asked::Topology(what), Some(desk)) => desk.ask(what, visitor.name()).await,
+            (Asked::Audit { since_ms, limit }, _) => {
+                match self.security.as_ref().and_then(Security::audit) {
+                    Some(audit) => audit.show(since_ms, limit).await,
+                    None => Code::NoAudit.refusal(None).into(),
+                }
+            }
             (what, _) => ask(&self.desks.requests, what).await,
         }
     }

@@ -28,7 +28,6 @@ use crate::enrol::Renewal;
 use crate::error::Error;
 
 const LOOK: Duration = Duration::from_secs(2);
-const REVOKED: &str = "revoked";
 const AUDIT: &str = "audit.jsonl";
 /// Members dial members.
 const MEMBERS: &[Role] = &[Role::Server, Role::Witness];
@@ -99,7 +98,7 @@ impl Security {
     /// # Errors
     /// See `SecurityError`.
     pub fn open(place: Place) -> Result<Security, SecurityError> {
-        let stamp = stamp(&place);
+        let stamp = place.stamp();
         let in_force = Arc::new(read(&place)?);
         let anteroom = Arc::new(Anteroom::start()?);
         let (to_force, in_force) = watch::channel(in_force);
@@ -231,23 +230,14 @@ impl Anteroom {
     }
 }
 
-type Stamps = (Stamp, Option<std::time::SystemTime>);
-
-fn stamp(place: &Place) -> Stamps {
-    let revoked = std::fs::metadata(place.dir().join(REVOKED));
-    (place.stamp(), revoked.and_then(|found| found.modified()).ok())
-}
-
 fn read(place: &Place) -> Result<InForce, trust::Error> {
     let credentials = place.load()?;
     let server = credentials.server()?;
-    let revoked = std::fs::read_to_string(place.dir().join(REVOKED)).unwrap_or_default();
-    let revoked = revoked.lines().map(|line| line.trim().to_owned()).collect();
-    Ok(InForce { credentials, server, revoked })
+    Ok(InForce { credentials, server, revoked: place.revoked() })
 }
 
 /// Until nobody needs it any more.
-async fn look_after(place: Place, mut seen: Stamps, in_force: watch::Sender<Arc<InForce>>) {
+async fn look_after(place: Place, mut seen: Stamp, in_force: watch::Sender<Arc<InForce>>) {
     let mut renewal = Renewal::new(place.clone());
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -256,7 +246,7 @@ async fn look_after(place: Place, mut seen: Stamps, in_force: watch::Sender<Arc<
             _ = ticks.tick() => {}
             () = in_force.closed() => return,
         }
-        let found = stamp(&place);
+        let found = place.stamp();
         if found != seen {
             // Noted either way: broken files are told once.
             seen = found;

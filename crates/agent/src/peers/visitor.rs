@@ -74,16 +74,18 @@ impl Visitor {
     pub fn may(&self, request: &Request) -> bool {
         let Some(identity) = &self.0 else { return true };
         match (identity.role, request.right()) {
-            (trust::Role::Administrator, Right::Look | Right::Follow | Right::Change)
+            (
+                trust::Role::Administrator,
+                Right::Look | Right::Inspect | Right::Follow | Right::Change,
+            )
+            | (trust::Role::ReadOnlyAdministrator, Right::Look | Right::Inspect)
             | (trust::Role::FrontEnd, Right::Look | Right::Follow)
+            | (trust::Role::Server | trust::Role::Witness, Right::Look) => true,
+            (trust::Role::ReadOnlyAdministrator, Right::Follow | Right::Change)
+            | (trust::Role::FrontEnd, Right::Inspect | Right::Change)
             | (
-                trust::Role::Server | trust::Role::Witness | trust::Role::ReadOnlyAdministrator,
-                Right::Look,
-            ) => true,
-            (trust::Role::FrontEnd, Right::Change)
-            | (
-                trust::Role::Server | trust::Role::Witness | trust::Role::ReadOnlyAdministrator,
-                Right::Follow | Right::Change,
+                trust::Role::Server | trust::Role::Witness,
+                Right::Inspect | Right::Follow | Right::Change,
             )
             | (trust::Role::Authority, _) => false,
         }
@@ -129,6 +131,16 @@ mod tests {
         let force = |accept_data_loss| Request::ForceService { pool: "p".into(), accept_data_loss };
         assert!(reader.may(&force(false)));
         assert!(!reader.may(&force(true)));
+    }
+
+    #[test]
+    fn people_alone_see_who_changed_what() {
+        let audit = Request::Audit { since_ms: None, limit: None };
+        for role in trust::Role::ALL {
+            let is_person =
+                matches!(role, trust::Role::Administrator | trust::Role::ReadOnlyAdministrator);
+            assert_eq!(visitor(role).may(&audit), is_person, "{role}");
+        }
     }
 
     #[test]

@@ -230,15 +230,12 @@ fn list(book: &Book, json: bool) -> anyhow::Result<()> {
 fn serve(book: Book, listen: std::net::SocketAddr) -> anyhow::Result<()> {
     let _log = output::log()?;
     super::process::run(async |end| {
+        let (deployment, address) = (book.deployment().to_owned(), book.address());
+        let service = Service::new(book)?;
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-        tracing::info!(
-            %listen,
-            deployment = book.deployment(),
-            address = book.address(),
-            "the authority answers those who join"
-        );
-        enrol::serve(Service::new(book)?, listener, end).await;
+        tracing::info!(%listen, deployment, address, "the authority answers those who join");
+        enrol::serve(service, listener, end).await;
         Ok(())
     })?;
     Ok(())

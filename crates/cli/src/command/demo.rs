@@ -1,12 +1,12 @@
 //! `backstay demo ...`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::args::{DemoArgs, DemoCommand, FaultArgs};
+use crate::args::{DemoArgs, DemoCommand, DemoDir, FaultArgs};
 use crate::demo::fault::{self, Deed, Part, Target};
 use crate::demo::plan::Plan;
-use crate::demo::{self, place, status, supervise};
+use crate::demo::{self, certificates, place, status, supervise};
 use crate::output;
 
 pub async fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
@@ -14,7 +14,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         None if args.start.detach => demo::detach(&args.start).await?,
         None => demo::start(&args.start).await?,
         Some(DemoCommand::Status { place, json }) => {
-            let status = status::look(&place::existing(place.dir.as_deref())?).await?;
+            let status = status::look(&existing(place)?).await?;
             if *json {
                 output::json(&status)?;
             } else {
@@ -22,7 +22,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             }
         }
         Some(DemoCommand::Stop { place }) => {
-            demo::stop(&place::existing(place.dir.as_deref())?).await?;
+            demo::stop(&existing(place)?).await?;
             output::talk("the demo has ended; its data stay for the next start");
         }
         Some(DemoCommand::Kill(fault)) => play(fault, Deed::Kill).await?,
@@ -33,8 +33,15 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The demo that is meant; it is asked as its administrator from now on.
+fn existing(place: &DemoDir) -> anyhow::Result<PathBuf> {
+    let dir = place::existing(place.dir.as_deref())?;
+    certificates::speak_for(&dir);
+    Ok(dir)
+}
+
 async fn play(args: &FaultArgs, deed: Deed) -> anyhow::Result<()> {
-    let dir = place::existing(args.place.dir.as_deref())?;
+    let dir = existing(&args.place)?;
     let plan = Plan::read(&dir)?;
     let target = fault::resolve(&dir, &plan, &args.target, deed).await?;
     let words = target.words();

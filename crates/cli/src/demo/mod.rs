@@ -4,6 +4,7 @@
 //! supervisor in the background. All other commands work on the demo's files and processes, so
 //! that they also work on what a killed supervisor has left behind.
 
+pub mod certificates;
 mod control;
 pub mod fault;
 mod front_end;
@@ -33,6 +34,8 @@ use crate::clock;
 use crate::output::{self, hinted};
 
 const SUPERVISOR_LOG: &str = "supervisor.log";
+/// How often the certificates are looked at.
+const RENEWAL: Duration = Duration::from_hours(1);
 /// The supervisor writes this when clients can use the pool; it names what is late.
 const READY_FILE: &str = "ready";
 const DETACH_DEADLINE: Duration = Duration::from_secs(360);
@@ -58,6 +61,8 @@ pub async fn start(args: &DemoStart) -> anyhow::Result<()> {
     plan.complete(&dir)?;
     let _ = std::fs::remove_file(dir.join(READY_FILE));
     setup::files(&dir, &plan)?;
+    certificates::see_to(&dir, &plan)?;
+    certificates::speak_for(&dir);
     let listener = control::listen(&dir)?;
     let outcome = match supervisor.start(&plan).await {
         Ok(()) => serve(&supervisor, &plan, &listener, &mut signals, args.supervise).await,
@@ -134,6 +139,7 @@ async fn serve(
     in_background: bool,
 ) -> anyhow::Result<Vec<Caller>> {
     let mut show = std::pin::pin!(set_up_and_show(&supervisor.dir, plan, in_background));
+    let mut renewal = tokio::time::interval(RENEWAL);
     loop {
         tokio::select! {
             shown = &mut show => {
@@ -141,6 +147,7 @@ async fn serve(
                 anyhow::bail!("the view ended");
             }
             _ = signals.child.recv() => supervisor.reap(),
+            _ = renewal.tick() => renew(&supervisor.dir, plan),
             _ = signals.interrupt.recv() => return Ok(Vec::new()),
             _ = signals.terminate.recv() => return Ok(Vec::new()),
             // A background demo outlives the terminal that it was started from.
@@ -157,6 +164,14 @@ async fn serve(
                 }
             }
         }
+    }
+}
+
+fn renew(dir: &Path, plan: &Plan) {
+    if certificates::administrator(dir).is_some()
+        && let Err(error) = certificates::see_to(dir, plan)
+    {
+        output::talk(&format!("the demo's certificates cannot be renewed: {error:#}"));
     }
 }
 

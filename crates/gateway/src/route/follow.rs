@@ -129,7 +129,8 @@ impl Connection<'_> {
             | Response::History { .. }
             | Response::FrontEnd(_)
             | Response::Topology(_)
-            | Response::Preflight(_) => {
+            | Response::Preflight(_)
+            | Response::Audit(_) => {
                 return Err(LineError::Senseless("answers something else than asked"));
             }
         };

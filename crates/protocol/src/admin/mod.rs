@@ -6,6 +6,7 @@
 //! Every refusal carries a stable code for programs, a sentence for people and, where one exists, a
 //! hint; the sentences live in `words`.
 
+mod audit;
 mod front_end;
 mod history;
 mod preflight;
@@ -17,6 +18,7 @@ pub mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::{AuditEntry, AuditTrail};
 pub use front_end::{
     ClientSessionCounts, FrontEndAffected, FrontEndCounters, FrontEndMode, FrontEndPrincipal,
     FrontEndServer, FrontEndStandby, FrontEndStatus, ServerConnectionCounts, SessionsEnded,
@@ -115,6 +117,15 @@ pub enum Request {
     Topology(TopologyRequest),
     /// Whether this machine is ready for these parts: `Response::Preflight`.
     Preflight { parts: Vec<PreflightPart> },
+    /// The newest entries of this process's audit trail, oldest first: `Response::Audit`.
+    Audit {
+        /// Only what is not older.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<u64>,
+        /// At most so many; a member may send fewer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    },
 }
 
 /// What somebody must be permitted to ask something.
@@ -122,6 +133,8 @@ pub enum Request {
 pub enum Right {
     /// Nothing changes.
     Look,
+    /// To see who changed what.
+    Inspect,
     /// To be told who serves, and to answer for the Front End's transactions.
     Follow,
     Change,
@@ -154,6 +167,7 @@ pub enum Response {
     FrontEnd(FrontEndStatus),
     Topology(TopologyAnswer),
     Preflight(PreflightSeen),
+    Audit(AuditTrail),
 }
 
 /// Why something was not done, or would not be.
@@ -227,7 +241,10 @@ impl Request {
             | Request::Follow { pool, .. }
             | Request::Drained { pool, .. } => Some(pool),
             Request::Status { pool } => pool.as_deref(),
-            Request::Shutdown { .. } | Request::Topology(_) | Request::Preflight { .. } => None,
+            Request::Shutdown { .. }
+            | Request::Topology(_)
+            | Request::Preflight { .. }
+            | Request::Audit { .. } => None,
         }
     }
 
@@ -237,7 +254,8 @@ impl Request {
             Request::Status { .. }
             | Request::History { .. }
             | Request::Follow { .. }
-            | Request::Preflight { .. } => true,
+            | Request::Preflight { .. }
+            | Request::Audit { .. } => true,
             Request::Failover { dry_run, .. } => *dry_run,
             Request::ForceService { accept_data_loss, .. } => !accept_data_loss,
             Request::Topology(request) => request.is_read(),
@@ -256,6 +274,7 @@ impl Request {
     pub fn right(&self) -> Right {
         match self {
             Request::Follow { .. } | Request::Drained { .. } => Right::Follow,
+            Request::Audit { .. } => Right::Inspect,
             Request::Status { .. }
             | Request::History { .. }
             | Request::Preflight { .. }

@@ -31,6 +31,7 @@ pub enum Code {
     StoreAway,
     PublishInDoubt,
     NotTaken,
+    NoAudit,
 }
 
 impl Code {
@@ -59,106 +60,97 @@ impl Code {
             Code::StoreAway => "store_away",
             Code::PublishInDoubt => "publish_in_doubt",
             Code::NotTaken => "not_taken",
+            Code::NoAudit => "no_audit",
         }
     }
 
-    fn words(self) -> (&'static str, Option<&'static str>) {
+    /// For people; what to do about it is the `hint`.
+    fn sentence(self) -> &'static str {
         match self {
-            Code::UnknownRequest => (
-                "this member does not know the request",
-                Some("the command and the member are of different versions: update both"),
-            ),
-            Code::UnknownPool => (
-                "this member has no part in that pool",
-                Some("check the pool's name, and the [[pool]] sections of this member"),
-            ),
-            Code::UnknownServer => (
-                "no partner of the pool has that name",
-                Some("`pool status` shows the partners' names"),
-            ),
-            Code::UnknownWitness => (
-                "no witness of that name is configured for the pool",
-                Some("add it to the configuration of all members, restart them, and ask again"),
-            ),
-            Code::NotAPartner => {
-                ("this member is a witness: it holds no data", Some("ask one of the partners"))
+            Code::UnknownRequest => "this member does not know the request",
+            Code::UnknownPool => "this member has no part in that pool",
+            Code::UnknownServer => "no partner of the pool has that name",
+            Code::UnknownWitness => "no witness of that name is configured for the pool",
+            Code::NotAPartner => "this member is a witness: it holds no data",
+            Code::SessionExists => "the pool's session exists already",
+            Code::DataDirectoryInUse => {
+                "the data directory is not empty, so no new data were made in it"
             }
-            Code::SessionExists => (
-                "the pool's session exists already",
-                Some("`pool status` shows it; nothing needs to be created"),
-            ),
-            Code::DataDirectoryInUse => (
-                "the data directory is not empty, so no new data were made in it",
-                Some("name an empty directory in the configuration, or move the old data away"),
-            ),
-            Code::InitialiseFailed => ("the data could not be initialised", None),
-            Code::TooBusy => {
-                ("the member has too many requests waiting", Some("ask again in a moment"))
+            Code::InitialiseFailed => "the data could not be initialised",
+            Code::TooBusy => "the member has too many requests waiting",
+            Code::Unanswered => "the member is stopping and did not answer the request",
+            Code::NotDesignated => "only the designated principal makes the data of a new pool",
+            Code::FrontEnd => "this is a Front End: it has no part in the session",
+            Code::NotPermitted => "the role in this certificate does not permit that",
+            Code::NoTopology => "this process has no copy of the topology",
+            Code::UnknownVersion => "this version of the topology is not known here",
+            Code::OlderVersion => {
+                "this process has that version of the topology already, or a newer one"
             }
-            Code::Unanswered => (
-                "the member is stopping and did not answer the request",
-                Some("look at `pool status`, then ask again"),
-            ),
-            Code::NotDesignated => (
-                "only the designated principal makes the data of a new pool",
-                Some("ask the pool's first partner"),
-            ),
-            Code::FrontEnd => (
-                "this is a Front End: it has no part in the session",
-                Some("ask one of the pool's servers"),
-            ),
-            Code::NotPermitted => (
-                "the role in this certificate does not permit that",
-                Some("use an administrator's certificate: --trust DIR or BACKSTAY_TRUST"),
-            ),
-            Code::NoTopology => (
-                "this process has no copy of the topology",
-                Some("publish a document: backstay topology publish FILE"),
-            ),
-            Code::UnknownVersion => (
-                "this version of the topology is not known here",
-                Some("`backstay topology history` lists the versions"),
-            ),
-            Code::OlderVersion => (
-                "this process has that version of the topology already, or a newer one",
-                Some("`backstay topology show` shows it"),
-            ),
-            Code::DamagedCopy => (
-                "the document is not the one that its header speaks of",
-                Some("send it again; if that does not help, publish the document anew"),
-            ),
-            Code::DocumentTooLarge => (
-                "the document, its author or its comment is too long",
-                Some("keep the document below 1 MiB, and the comment below 1000 characters"),
-            ),
-            Code::ForeignDocument => (
-                "the document is of another deployment",
-                Some("check `deployment` in the document, and the addresses"),
-            ),
-            Code::NotStore => (
-                "this server does not serve the pool with the Central Management store",
-                Some("ask the server that serves it: `backstay pool status` shows which one it is"),
-            ),
-            Code::StoreAway => (
-                "the pool with the Central Management store is not served, so nothing is published",
-                Some("bring the pool back (`backstay pool status`), then publish again"),
-            ),
-            Code::PublishInDoubt => (
-                "it is not known yet whether the document is published",
-                Some("publish it again: if it is there already, it is not published twice"),
-            ),
-            Code::NotTaken => ("this process cannot use that version of the topology", None),
+            Code::DamagedCopy => "the document is not the one that its header speaks of",
+            Code::DocumentTooLarge => "the document, its author or its comment is too long",
+            Code::ForeignDocument => "the document is of another deployment",
+            Code::NotStore => {
+                "this server does not serve the pool with the Central Management store"
+            }
+            Code::StoreAway => {
+                "the pool with the Central Management store is not served, so nothing is published"
+            }
+            Code::PublishInDoubt => "it is not known yet whether the document is published",
+            Code::NotTaken => "this process cannot use that version of the topology",
+            Code::NoAudit => "this process keeps no audit trail",
         }
+    }
+
+    fn hint(self) -> Option<&'static str> {
+        Some(match self {
+            Code::UnknownRequest => {
+                "the command and the member are of different versions: update both"
+            }
+            Code::UnknownPool => "check the pool's name, and the [[pool]] sections of this member",
+            Code::UnknownServer => "`pool status` shows the partners' names",
+            Code::UnknownWitness => {
+                "add it to the configuration of all members, restart them, and ask again"
+            }
+            Code::NotAPartner => "ask one of the partners",
+            Code::SessionExists => "`pool status` shows it; nothing needs to be created",
+            Code::DataDirectoryInUse => {
+                "name an empty directory in the configuration, or move the old data away"
+            }
+            Code::TooBusy => "ask again in a moment",
+            Code::Unanswered => "look at `pool status`, then ask again",
+            Code::NotDesignated => "ask the pool's first partner",
+            Code::FrontEnd => "ask one of the pool's servers",
+            Code::NotPermitted => {
+                "use an administrator's certificate: --trust DIR or BACKSTAY_TRUST"
+            }
+            Code::NoTopology => "publish a document: backstay topology publish FILE",
+            Code::UnknownVersion => "`backstay topology history` lists the versions",
+            Code::OlderVersion => "`backstay topology show` shows it",
+            Code::DamagedCopy => "send it again; if that does not help, publish the document anew",
+            Code::DocumentTooLarge => {
+                "keep the document below 1 MiB, and the comment below 1000 characters"
+            }
+            Code::ForeignDocument => "check `deployment` in the document, and the addresses",
+            Code::NotStore => {
+                "ask the server that serves it: `backstay pool status` shows which one it is"
+            }
+            Code::StoreAway => "bring the pool back (`backstay pool status`), then publish again",
+            Code::PublishInDoubt => {
+                "publish it again: if it is there already, it is not published twice"
+            }
+            Code::NoAudit => "it keeps one as soon as it has a certificate: backstay join",
+            Code::InitialiseFailed | Code::NotTaken => return None,
+        })
     }
 
     /// The refusal with this code; `detail` is added to the sentence.
     pub fn refusal(self, detail: Option<String>) -> Refusal {
-        let (sentence, hint) = self.words();
         let sentence = match detail {
-            Some(detail) => format!("{sentence}: {detail}"),
-            None => sentence.to_owned(),
+            Some(detail) => format!("{}: {detail}", self.sentence()),
+            None => self.sentence().to_owned(),
         };
-        Refusal { code: self.as_str().to_owned(), sentence, hint: hint.map(str::to_owned) }
+        Refusal { code: self.as_str().to_owned(), sentence, hint: self.hint().map(str::to_owned) }
     }
 }
 

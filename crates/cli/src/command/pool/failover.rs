@@ -122,6 +122,7 @@ async fn plan(scope: &Scope<'_>, to: Option<&str>) -> anyhow::Result<FailoverPla
         | Response::FrontEnd(_)
         | Response::Topology(_)
         | Response::Preflight(_)
+        | Response::Audit(_)
         | Response::Refused(_) => Err(surprise()),
     }
 }

@@ -138,6 +138,7 @@ fn sentence(response: Response) -> String {
         | Response::FrontEnd(_)
         | Response::Topology(_)
         | Response::Preflight(_)
+        | Response::Audit(_)
         | Response::History { .. } => "the member answered something else than asked".to_owned(),
     }
 }
