@@ -89,8 +89,8 @@ pub fn look(instance: &Instance, version: Version) -> Result<DataDir, Error> {
         Err(_) => {
             return Err(Error::refused(
                 format!("{shown} holds a PostgreSQL that Backstay did not make"),
-                "choose an empty or missing directory as data_dir; or take these data over: backstay \
-                 server adopt",
+                "choose an empty or missing directory as data_dir, or take these data over \
+                 (backstay server adopt)",
             ));
         }
     }

@@ -179,6 +179,10 @@ fn warnings(found: &Found, all: &mut Vec<Finding>) {
             "they go on after a failover; their publisher must let both servers in",
         );
     }
+    warnings_inside(found, &mut warning);
+}
+
+fn warnings_inside(found: &Found, warning: &mut impl FnMut(&'static str, String, &'static str)) {
     for (database, tables) in &found.unlogged {
         warning(
             "unlogged",
@@ -203,7 +207,7 @@ fn warnings(found: &Found, all: &mut Vec<Finding>) {
                 "lines of pg_hba.conf about replication are without effect from now on: {}",
                 found.hba_replication.join("; ")
             ),
-            "only Backstay's own role replicates; take base backups from a dump or the mirror's disk",
+            "only Backstay's own role replicates; a backup that used them needs another way",
         );
     }
     if loopback_only(&found.listen) {

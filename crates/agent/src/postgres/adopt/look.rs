@@ -330,7 +330,7 @@ fn postmaster(data_dir: &Path) -> Result<(u32, u16, PathBuf), Error> {
     let not_running = || {
         Error::refused(
             format!("no PostgreSQL runs on {}", data_dir.display()),
-            "start it as always (pg_ctlcluster, systemctl or pg_ctl): it is looked at while it runs",
+            "start it as always (pg_ctlcluster, systemctl, pg_ctl): it is looked at while it runs",
         )
     };
     let text = std::fs::read_to_string(data_dir.join("postmaster.pid"));
@@ -375,6 +375,10 @@ fn kept(
     kept.retain(|name, value| !settings::is_own(name) && !value.contains('\n'));
     // A directory that Debian's tools make at each start.
     kept.remove("stats_temp_directory");
+    if kept.get("ssl_cert_file").is_some_and(|file| file.contains("ssl-cert-snakeoil")) {
+        // The placeholder of Debian's package, which proves nothing and is another one elsewhere.
+        kept.retain(|name, _| !["ssl", "ssl_cert_file", "ssl_key_file"].contains(&name.as_str()));
+    }
     if shown.get("wal_level").map(String::as_str) == Some("logical") {
         kept.insert("wal_level".to_owned(), "logical".to_owned());
     }

@@ -1,9 +1,9 @@
 //! Who starts an existing PostgreSQL, and how that is taken away and given back.
 //!
-//! Debian's clusters are *disabled* in `start.conf` rather than set to `manual`: then `pg_ctlcluster`
-//! refuses a start by hand, too. A unit of systemd gets a drop-in that asserts that the data
-//! directory bears no mark of Backstay's. Whatever starts it all the same finds `standby.signal`,
-//! and makes a standby that takes no writes.
+//! Debian's clusters are *disabled* in `start.conf` rather than set to `manual`: then
+//! `pg_ctlcluster` refuses a start by hand, too. A unit of systemd gets a drop-in that asserts that
+//! the data directory bears no mark of Backstay's. Whatever starts it all the same finds
+//! `standby.signal`, and makes a standby that takes no writes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -324,7 +324,10 @@ fn text(report: &Report<'_>, resumed: bool, colour: Colour) -> String {
     for file in &found.setting_files {
         text.push_str(&format!("  {}\n", file.display()));
     }
-    text.push_str("\nThe pool's section in the server's file; change settings and access there from now on:\n\n");
+    text.push_str(
+        "\nThe pool's section in the server's file; change settings and access there from now \
+         on:\n\n",
+    );
     for line in report.section.lines() {
         text.push_str(&format!("  {line}\n"));
     }
