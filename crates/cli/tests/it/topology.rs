@@ -212,7 +212,7 @@ fn new_document(site: &Site) {
 
 #[test]
 fn a_deployment_is_published_and_changed_while_clients_write() {
-    let site = Site::new("topology");
+    let mut site = Site::new("topology");
     new_document(&site);
     let told = site.expect(0, &["topology", "plan", "topology.toml"]);
     assert!(told.data.contains("pool01 is set up on be1, mirrored on be2"), "{}", told.data);
@@ -268,6 +268,22 @@ fn a_deployment_is_published_and_changed_while_clients_write() {
     writer.goes_on();
     all_there(&site.uri(0, "shop"), &writer.finish());
     looked_back_at(&site);
+    refused_while_nobody_serves(&mut site);
+}
+
+/// What a publisher is told while the store is away; what is published stays known.
+fn refused_while_nobody_serves(site: &mut Site) {
+    for name in ["be1", "be3"] {
+        let place = NAMES.iter().position(|known| *known == name).unwrap();
+        site.running[place].kill().unwrap();
+        site.running[place].wait().unwrap();
+    }
+    site.edit("name = \"shop\"\n", "name = \"shop\"\npurpose = \"orders\"\n");
+    let told = site.expect(1, &["topology", "publish", "topology.toml", "--yes"]);
+    assert!(told.talk.contains("the Central Management store cannot take it"), "{}", told.talk);
+    assert!(told.talk.contains("nothing was changed"), "{}", told.talk);
+    site.expect(0, &["topology", "show"]);
+    assert_eq!(site.expect(0, &["topology", "history", "--json"]).json()["source"], "copies");
 }
 
 /// A publication that somebody ends as soon as it is stored.
@@ -282,7 +298,9 @@ fn interrupted(site: &Site) {
         std::thread::park_timeout(Duration::from_millis(5));
     }
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    child.wait().unwrap();
+    assert!(child.wait().unwrap().success());
+    let talk = fs::read_to_string(&talk).unwrap();
+    assert!(talk.contains("to watch on: "), "{talk}");
 }
 
 /// What was published, by whom and why; and who has it.

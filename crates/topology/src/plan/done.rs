@@ -65,8 +65,16 @@ impl Condition {
             Condition::Witness { pool, witness } => with_pool(facts, pool, |known| {
                 let holds = !known.is_changing && known.witness == *witness;
                 Progress::of(holds, || {
-                    let now = known.witness.as_deref().unwrap_or("nobody");
-                    with_waits(known, format!("{now} is still the witness of {pool}"))
+                    let sentence = match (&known.witness, witness) {
+                        (Some(now), _) if Some(now) != witness.as_ref() => {
+                            format!("{now} is still the witness of {pool}")
+                        }
+                        (Some(_) | None, Some(wanted)) => {
+                            format!("{wanted} does not vote in {pool} yet")
+                        }
+                        (Some(_) | None, None) => format!("the witness of {pool} is changing"),
+                    };
+                    with_waits(known, sentence)
                 })
             }),
             Condition::Left { pool, process } => match facts.processes.get(process) {

@@ -125,11 +125,17 @@ pub(super) fn ports(work: &mut Work<'_>, both: &Both<'_>) {
         return work.refuse(
             "port_of_principal",
             Some(name),
-            format!("PostgreSQL's port on {principal} cannot change while {principal} serves {name}"),
-            "the running PostgreSQL keeps its port, and the mirror would look for it at the new one",
+            format!(
+                "PostgreSQL's port on {principal} cannot change while {principal} serves {name}"
+            ),
+            "the running PostgreSQL keeps its port, and the mirror would look for it at the new \
+             one",
             &[
                 &format!("change it for the mirror only: port_on = {{ {mirror} = {new} }}"),
-                &format!("restart {mirror}'s agent with its PostgreSQL, then: backstay pool failover {name}"),
+                &format!(
+                    "restart {mirror}'s agent with its PostgreSQL, then: backstay pool failover \
+                     {name}"
+                ),
                 &format!("change it for {principal}, and restart its agent with its PostgreSQL"),
             ],
         );

@@ -55,7 +55,7 @@ impl Prospect {
             None => None,
             Some(copy) => Some(examine(&copy.document).checked().ok().with_context(|| {
                 format!(
-                    "understand the published version {}: this command is older than Backstay there",
+                    "understand the published version {}: this command is older than the servers",
                     copy.header.version
                 )
             })?),

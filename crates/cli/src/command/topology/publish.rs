@@ -276,9 +276,5 @@ async fn watch(
         wait: how.wait.map(Duration::from_secs),
         again,
     };
-    let code = watch.run().await?;
-    if code == ExitCode::SUCCESS && !how.json {
-        output::data(&format!("version {version} is in force"));
-    }
-    Ok(code)
+    watch.run().await
 }

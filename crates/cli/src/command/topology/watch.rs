@@ -53,7 +53,12 @@ impl Watch<'_> {
                 _ = &mut interrupted => return self.left(),
             };
             let waits = self.look(gathered.facts, &mut done).await?;
-            let Some(waits) = waits else { return Ok(ExitCode::SUCCESS) };
+            let Some(waits) = waits else {
+                if !self.json {
+                    output::data(&format!("version {} is in force", self.version));
+                }
+                return Ok(ExitCode::SUCCESS);
+            };
             let now = clock::now();
             if waits != told || now.duration_since(told_at) >= REMINDER {
                 output::talk(&format!("waiting: {waits}"));
