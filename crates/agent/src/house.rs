@@ -30,15 +30,15 @@ use crate::rounds::{End, Inlets, Rounds};
 use crate::route::{Board, Routes};
 use crate::topology::Desk;
 
-/// Messages and facts that the loop has not taken in yet.
-const QUEUE: usize = 4_096;
+/// Messages that the loop has not taken in yet: thousands of sessions may speak at one moment.
+const MESSAGES: usize = 32_768;
 const REQUESTS: usize = 64;
 const ERRANDS: usize = 256;
 /// Niceness of the loop's thread: ahead of PostgreSQL's work.
 const PRIORITY: i32 = -10;
-/// Entries of each history that stay in memory.
+/// Entries of each history that stay in memory, where one takes about half a kilobyte.
 const SERVER_HISTORY: usize = 500;
-const WITNESS_HISTORY: usize = 30;
+const WITNESS_HISTORY: usize = 10;
 /// What was logged last gets so long to be written before the process aborts.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -196,7 +196,7 @@ impl House {
         };
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Error::Listen { address: process.listen, error })?;
-        let (to_loop, received) = mpsc::channel(QUEUE);
+        let (to_loop, received) = mpsc::channel(MESSAGES);
         let (to_ask, requests) = mpsc::channel(REQUESTS);
         let desks = Desks { requests: to_ask, routes: board.routes(), topology: Some(desk) };
         let peers = Peers::start_with(&me, listener, Vec::new(), &to_loop, desks, security);

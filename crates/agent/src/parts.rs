@@ -191,7 +191,7 @@ impl Rounds {
         let post = self.board.add(&part, door.as_ref());
         let (mut seat, taken) = Seat::start(part, stored, history, door, chance, when());
         seat.post = post;
-        self.seats.insert(number, seat);
+        self.seats.insert(number, Box::new(seat));
         self.taken(number, taken);
         Ok(())
     }

@@ -85,6 +85,10 @@ impl Queue {
                 Waiting::Output(output) => ready.push(output),
             }
         }
+        if self.waiting.is_empty() {
+            // A witness has thousands of these, and next to none of them waits.
+            self.waiting = VecDeque::new();
+        }
         ready
     }
 

@@ -89,7 +89,8 @@ pub(crate) struct Rounds {
     pub kind: MemberKind,
     pub state_dir: PathBuf,
     pub started: Instant,
-    pub seats: BTreeMap<usize, Seat>,
+    /// Boxed, or the map would keep nearly as much room again for seats that do not exist.
+    pub seats: BTreeMap<usize, Box<Seat>>,
     pub by_name: BTreeMap<String, usize>,
     pub peers: Peers,
     pub board: Board,

@@ -35,6 +35,8 @@ pub async fn run_with(
     let mut config = config;
     let (keeper, desk) = Keeper::of_witness(&mut config)?;
     let begin = keeper.change().unwrap_or_else(|| config.change());
+    // Thousands of parts: once is enough.
+    config.pools = Vec::new();
     let house = House::open(&config.process, MemberKind::Witness, begin, &mut rooms, desk)?;
     let (_keeping, changes) = keeper.start(house.routes(), house.security(), changes)?;
     let shutdown = async {

@@ -45,7 +45,8 @@ pub struct Session {
     dirty: bool,
     /// The highest promise seen anywhere, so that a candidate asks for a term that can be granted.
     pub(crate) known_promise: Term,
-    pub(crate) live: BTreeMap<Member, Live>,
+    /// Boxed: a map has room for many more members than there are, and a witness many sessions.
+    pub(crate) live: BTreeMap<Member, Box<Live>>,
     /// The lease that this member gave last.
     pub(crate) given: Option<Given>,
     pub(crate) started: Instant,
