@@ -78,6 +78,7 @@ pub struct Client {
     busy: Option<Inside>,
     /// TLS has bytes that the socket has not taken.
     unflushed: bool,
+    server_unflushed: bool,
     /// Behind the end of a batch the server has said more.
     rewalk: bool,
     /// In this turn there was nothing to read; the task is woken when there is.
@@ -131,6 +132,7 @@ fn seat(house: Rc<House>, logged_in: LoggedIn) -> Client {
         with_server: None,
         busy: None,
         unflushed: false,
+        server_unflushed: false,
         rewalk: false,
         server_silent: false,
         client_silent: false,
@@ -298,6 +300,11 @@ impl Client {
             }
         }
         self.to_server.drain(..at);
+        if held.server.stream.is_tls() && (at > 0 || self.server_unflushed) {
+            // A failure shows when it is read.
+            let flushed = Pin::new(&mut held.server.stream).poll_flush(cx);
+            self.server_unflushed = flushed.is_pending();
+        }
         Ok(at > 0)
     }
 

@@ -31,6 +31,9 @@ pub struct FrontEndFile {
     /// A certificate and its key, PEM. Absent: clients are not offered TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
+    /// TLS to the servers, where this Front End has a certificate.
+    #[serde(default)]
+    pub server_tls: ServerTls,
     #[serde(default)]
     pub pooling: Pooling,
     #[serde(default)]
@@ -164,6 +167,17 @@ fn understood<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result
 pub struct TlsFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
+}
+
+/// How the servers are connected to by a Front End that has a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerTls {
+    /// With TLS, and only if the server shows the certificate of the member that it is to be.
+    #[default]
+    Require,
+    /// In clear: for servers whose certificates are the administrator's own.
+    Off,
 }
 
 /// How long a client session keeps its server connection.
@@ -374,7 +388,12 @@ impl TryFrom<FrontEndFile> for FrontEnd {
                     .to_owned(),
             );
         }
+        let certificate = trust::Place::new(file.state_dir.join("trust"));
         let password = std::fs::read_to_string(&file.password_file).unwrap_or_else(|error| {
+            // The servers ask a certificate for none.
+            if certificate.exists() && file.server_tls == ServerTls::Require {
+                return String::new();
+            }
             mistakes.push(format!(
                 "password_file {}: {error}: it holds what the servers' front_end_password_file \
                  holds",

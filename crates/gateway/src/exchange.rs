@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use wire::frame::{Frame, split};
 use wire::message::{DataRow, Fields, push_query};
 
 use crate::conversation::ServerSide;
 use crate::refusal;
+use crate::tls::Stream;
 
 /// The largest reply to a question of the gateway's own.
 const LARGEST: usize = 16 * 1024 * 1024;
@@ -17,12 +17,13 @@ const LARGEST: usize = 16 * 1024 * 1024;
 /// A connection to a server on which a client session's statements run.
 #[derive(Debug)]
 pub struct Server {
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// What was read and not yet walked.
     pub unread: Vec<u8>,
     pub side: ServerSide,
     /// What the server has told of its parameters.
     pub parameters: BTreeMap<String, String>,
+    pub member: String,
     pub host: String,
     pub port: u16,
     pub process: u32,
@@ -57,6 +58,12 @@ pub struct Answer {
     pub wait_cancelled: bool,
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stream.part();
+    }
+}
+
 impl Server {
     /// Runs `statements` and waits for their end.
     pub async fn ask(&mut self, statements: &str) -> Result<Answer, ExchangeError> {
@@ -67,7 +74,8 @@ impl Server {
 
     /// Sends what needs no answer.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ExchangeError> {
-        Ok(self.stream.write_all(bytes).await?)
+        self.stream.write_all(bytes).await?;
+        Ok(self.stream.flush().await?)
     }
 
     /// Runs statements that must not fail.
@@ -80,7 +88,7 @@ impl Server {
 
     /// Sends messages, and waits for as many ReadyForQuery.
     pub async fn exchange(&mut self, bytes: &[u8], ends: usize) -> Result<Answer, ExchangeError> {
-        self.stream.write_all(bytes).await?;
+        self.send(bytes).await?;
         let mut answer = Answer::default();
         let mut left = ends;
         while left > 0 {

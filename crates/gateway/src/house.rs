@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::config::FrontEnd;
 use crate::counters::{Counters, Gauge};
+use crate::dial::Dialler;
 use crate::handover::Links;
 use crate::login::Door;
 use crate::mode::Modes;
@@ -26,6 +27,7 @@ pub struct House {
     pub mode: Modes,
     pub counters: Rc<Counters>,
     pub servers: Servers,
+    pub dialler: Dialler,
     pub registry: Rc<Registry>,
     pub door: Door,
     pub scratch: RefCell<Vec<u8>>,

@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 mod conversation;
 mod counters;
+mod dial;
 mod exchange;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -50,6 +51,7 @@ use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use crate::clock::Moment;
 use crate::config::{ConfigError, FrontEnd, FrontEndFile, Own, OwnFile};
 use crate::counters::Counters;
+use crate::dial::Dialler;
 use crate::handover::{Entrance, HandoverError};
 use crate::house::{House, SCRATCH};
 use crate::login::Door;
@@ -194,7 +196,9 @@ async fn live(
     }
     let mode = Modes::follow(&pool, &config.file.times);
     let counters = Rc::new(Counters::default());
-    let verifiers = Verifiers::open(&config.file.state_dir, ask(&config, &pool));
+    let dialler = Dialler::new(papers.clone(), config.file.server_tls);
+    let asks = ask(&config, dialler.clone(), &pool);
+    let verifiers = Verifiers::open(&config.file.state_dir, asks);
     let door = Door { tls, verifiers, trust: config.file.trust.clone() };
     let registry = Rc::<Registry>::default();
     let (counted, seats) = (Rc::clone(&counters), Rc::clone(&registry));
@@ -207,6 +211,7 @@ async fn live(
         mode,
         counters,
         servers: Default::default(),
+        dialler,
         registry,
         door,
         scratch: vec![0; SCRATCH].into(),
@@ -272,8 +277,9 @@ async fn drained(house: &House) {
 }
 
 /// How it is found out how users log in.
-fn ask(config: &FrontEnd, pool: &Pool) -> Ask {
-    let lookup = Rc::new(Lookup::new(&config.password, config.file.times.connect()));
+fn ask(config: &FrontEnd, dialler: Dialler, pool: &Pool) -> Ask {
+    let patience = config.file.times.connect();
+    let lookup = Rc::new(Lookup::new(&config.password, dialler, patience));
     let (pool, hold) = (pool.clone(), config.file.times.hold());
     Box::new(move |user, patience| {
         let (lookup, pool) = (Rc::clone(&lookup), pool.clone());
@@ -283,7 +289,7 @@ fn ask(config: &FrontEnd, pool: &Pool) -> Ask {
                 let changed = pool.changed();
                 let snapshot = pool.current();
                 if let Some(principal) = &snapshot.principal {
-                    let asked = lookup.ask(&principal.host, principal.port, &user).await;
+                    let asked = lookup.ask(principal, &user).await;
                     match (asked, patience) {
                         (Ok(row), _) => return Ok(row),
                         (Err(error), Patience::None) => return Err(error),

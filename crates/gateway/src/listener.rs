@@ -128,13 +128,13 @@ fn lowers_commit(name: &str, value: &str) -> bool {
 /// Passes a client's wish to cancel on: to its server, or to the process that has its session.
 pub async fn cancel(house: &House, number: u32, key: &[u8]) {
     match house.registry.named(number, key) {
-        Some(seat) => cancel_at(&seat).await,
+        Some(seat) => cancel_at(house, &seat).await,
         None => house.links.cancel(number, key),
     }
 }
 
 /// Passes the wish on to the server, unless a commit waits there.
-async fn cancel_at(seat: &Seat) {
+async fn cancel_at(house: &House, seat: &Seat) {
     let target = seat.target.borrow().clone();
     let Some(target) = target else {
         seat.cancelled.notify_waiters();
@@ -145,7 +145,7 @@ async fn cancel_at(seat: &Seat) {
         return;
     }
     seat.cancels.set(seat.cancels.get() + 1);
-    let sent = timeout(CANCEL, send_cancel(&target)).await;
+    let sent = timeout(CANCEL, send_cancel(house, &target)).await;
     seat.cancels.set(seat.cancels.get() - 1);
     seat.wake();
     if let Err(error) = sent.map_err(std::io::Error::from).flatten() {
@@ -153,11 +153,13 @@ async fn cancel_at(seat: &Seat) {
     }
 }
 
-async fn send_cancel(target: &CancelTarget) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+async fn send_cancel(house: &House, target: &CancelTarget) -> std::io::Result<()> {
+    let address = (target.host.as_str(), target.port);
+    let mut stream = house.dialler.dial(&target.member, address, |_| Ok(())).await?;
     let mut request = Vec::new();
     wire::startup::push_cancel(&mut request, target.process, &target.key);
     stream.write_all(&request).await?;
+    stream.flush().await?;
     // The server closes when it has sent the signal.
     let mut end = [0];
     let _closed = stream.read(&mut end).await?;

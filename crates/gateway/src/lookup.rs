@@ -15,9 +15,12 @@ use wire::frame::Frame;
 use wire::message::{Backend, DataRow, push_bind, push_execute_and_sync, push_parse};
 
 use crate::config::{LOOKUP_DATABASE, LOOKUP_ROLE};
+use crate::dial::Dialler;
 use crate::login::inbox::{Inbox, Message};
-use crate::login::to_server::{ServerError, ServerReport, log_in};
+use crate::login::to_server::{ServerError, ServerReport, Whom, log_in};
 use crate::login::{Credentials, SecretText};
+use crate::route::Principal;
+use crate::tls::Stream;
 use crate::verifiers::Row;
 
 const SQL: &str = "SELECT secret, can_login, valid_until_epoch, connection_limit \
@@ -37,6 +40,7 @@ pub enum LookupError {
 #[derive(Debug)]
 pub struct Lookup {
     credentials: Credentials,
+    dialler: Dialler,
     /// How long a question may take, with the connection that it may need.
     patience: Duration,
     kept: Mutex<Option<Connection>>,
@@ -44,65 +48,76 @@ pub struct Lookup {
 
 #[derive(Debug)]
 struct Connection {
-    address: (String, u16),
-    stream: TcpStream,
+    /// Member, host and port.
+    to: (String, String, u16),
+    stream: Stream,
     inbox: Inbox,
 }
 
 impl Lookup {
-    pub fn new(password: &str, patience: Duration) -> Lookup {
+    /// With certificates nobody asks for the password.
+    pub fn new(password: &str, dialler: Dialler, patience: Duration) -> Lookup {
         let credentials = Credentials::Password(SecretText::from(password));
-        Lookup { credentials, patience, kept: Mutex::new(None) }
+        Lookup { credentials, dialler, patience, kept: Mutex::new(None) }
     }
 
     /// How this user logs in; `None` if there is no such user. The caller knows the principal.
     ///
     /// # Errors
     /// See `LookupError`; never `NoPrincipal`.
-    pub async fn ask(&self, host: &str, port: u16, user: &str) -> Result<Option<Row>, LookupError> {
-        let asked = timeout(self.patience, self.ask_patiently(host, port, user)).await;
+    pub async fn ask(&self, server: &Principal, user: &str) -> Result<Option<Row>, LookupError> {
+        let asked = timeout(self.patience, self.ask_patiently(server, user)).await;
         asked.unwrap_or(Err(LookupError::TooSlow))
     }
 
     async fn ask_patiently(
         &self,
-        host: &str,
-        port: u16,
+        server: &Principal,
         user: &str,
     ) -> Result<Option<Row>, LookupError> {
         let mut kept = self.kept.lock().await;
         // Taken out, so that it is not kept if the question fails or is given up half-way.
-        let former = kept.take().filter(|it| it.address.0 == host && it.address.1 == port);
+        let former = kept.take().filter(|it| it.is_to(server));
         if let Some(mut connection) = former
             && let Ok(row) = connection.ask(user).await
         {
             *kept = Some(connection);
             return Ok(row);
         }
-        let mut connection = self.connect(host, port).await?;
+        let mut connection = self.connect(server).await?;
         let row = connection.ask(user).await?;
         *kept = Some(connection);
         Ok(row)
     }
 
-    async fn connect(&self, host: &str, port: u16) -> Result<Connection, ServerError> {
-        let mut stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
+    async fn connect(&self, server: &Principal) -> Result<Connection, ServerError> {
+        let Principal { member, host, port, .. } = server;
+        let prepare = |socket: &TcpStream| socket.set_nodelay(true);
+        let mut stream = self.dialler.dial(member, (host, *port), prepare).await?;
         let parameters = [("application_name", "backstay front end"), ("client_encoding", "UTF8")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let credentials = &self.credentials;
-        log_in(&mut stream, LOOKUP_ROLE, LOOKUP_DATABASE, &parameters, credentials).await?;
-        Ok(Connection { address: (host.to_owned(), port), stream, inbox: Inbox::default() })
+        let end_point = stream.server_end_point();
+        let whom = Whom { user: LOOKUP_ROLE, database: LOOKUP_DATABASE, end_point };
+        log_in(&mut stream, &whom, &parameters, credentials).await?;
+        let (member, host) = (member.clone(), host.clone());
+        Ok(Connection { to: (member, host, *port), stream, inbox: Inbox::default() })
     }
 }
 
 impl Connection {
+    fn is_to(&self, server: &Principal) -> bool {
+        let (member, host, port) = &self.to;
+        (member, host, *port) == (&server.member, &server.host, server.port)
+    }
+
     async fn ask(&mut self, user: &str) -> Result<Option<Row>, ServerError> {
         let mut out = Vec::new();
         push_parse(&mut out, SQL);
         push_bind(&mut out, &[user]);
         push_execute_and_sync(&mut out);
         self.stream.write_all(&out).await?;
+        self.stream.flush().await?;
         let mut found = None;
         loop {
             let message = self.inbox.message(&mut self.stream).await?;

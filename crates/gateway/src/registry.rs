@@ -16,6 +16,7 @@ use crate::servers::Key;
 /// Where a cancel request goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CancelTarget {
+    pub member: String,
     pub host: String,
     pub port: u16,
     pub process: u32,

@@ -8,12 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Replication;
 use crate::house::House;
-use crate::login::to_server::{ServerError, log_in};
+use crate::login::to_server::{ServerError, Whom, log_in};
 use crate::login::{LoggedIn, ReplicationKind, farewell};
 use crate::refusal::{self, Refusal};
 use crate::registry::{CancelTarget, Seat};
@@ -37,16 +36,13 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
         return refuse(logged_in, &refusal::LOG_IN_NO_PRINCIPAL).await;
     };
     let connected = timeout(times.connect(), async {
-        let mut server = TcpStream::connect((principal.host.as_str(), principal.port)).await?;
-        socket::prepare(&server, times.user_timeout())?;
-        let hello = log_in(
-            &mut server,
-            &logged_in.user,
-            &logged_in.database,
-            &logged_in.parameters,
-            &logged_in.credentials,
-        )
-        .await?;
+        let prepare = |socket: &_| socket::prepare(socket, times.user_timeout());
+        let address = (principal.host.as_str(), principal.port);
+        let mut server = house.dialler.dial(&principal.member, address, prepare).await?;
+        let end_point = server.server_end_point();
+        let whom = Whom { user: &logged_in.user, database: &logged_in.database, end_point };
+        let hello =
+            log_in(&mut server, &whom, &logged_in.parameters, &logged_in.credentials).await?;
         Ok::<_, ServerError>((server, hello))
     });
     let (mut server, hello) = match connected.await {
@@ -67,6 +63,7 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     refusal::ready(&mut first, crate::conversation::IDLE);
     first.extend_from_slice(&hello.buffered);
     *seat.target.borrow_mut() = Some(CancelTarget {
+        member: principal.member.clone(),
         host: principal.host.clone(),
         port: principal.port,
         process: hello.process,
@@ -75,7 +72,8 @@ pub async fn serve(house: Rc<House>, logged_in: LoggedIn) {
     let mut client = logged_in.stream;
     let begun = async {
         client.write_all(&first).await?;
-        server.write_all(&logged_in.buffered).await
+        server.write_all(&logged_in.buffered).await?;
+        server.flush().await
     };
     if begun.await.is_err() {
         return;

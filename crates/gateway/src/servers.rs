@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::frame::push;
@@ -21,7 +20,7 @@ use crate::counters::{Gauge, Inside};
 use crate::exchange::{ExchangeError, Server};
 use crate::house::House;
 use crate::login::Credentials;
-use crate::login::to_server::{ServerError, ServerReport, log_in};
+use crate::login::to_server::{ServerError, ServerReport, Whom, log_in};
 use crate::mode::Mode;
 use crate::refusal::{self, Refusal};
 use crate::route::Snapshot;
@@ -99,6 +98,7 @@ pub struct Servers {
 
 /// Where a connection may be made.
 struct Target {
+    member: String,
     host: String,
     port: u16,
     term: u64,
@@ -261,7 +261,7 @@ impl Servers {
         let kept = idle.get_mut(key)?;
         while let Some(mut held) = kept.pop() {
             self.idle_count.set(self.idle_count.get() - 1);
-            if held.server.side.term == principal.term && socket::is_quiet(&held.server.stream) {
+            if held.server.side.term == principal.term && held.server.stream.is_quiet() {
                 held.used = Some(house.counters.servers_used.enter());
                 return Some(held);
             }
@@ -313,10 +313,12 @@ impl Servers {
     ) -> Result<Server, ServerError> {
         let times = &house.config.file.times;
         let connected = timeout(times.connect(), async {
-            let mut stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-            socket::prepare(&stream, times.user_timeout())?;
-            let hello =
-                log_in(&mut stream, &key.user, &key.database, &key.parameters, credentials).await?;
+            let prepare = |socket: &_| socket::prepare(socket, times.user_timeout());
+            let address = (target.host.as_str(), target.port);
+            let mut stream = house.dialler.dial(&target.member, address, prepare).await?;
+            let end_point = stream.server_end_point();
+            let whom = Whom { user: &key.user, database: &key.database, end_point };
+            let hello = log_in(&mut stream, &whom, &key.parameters, credentials).await?;
             Ok::<_, ServerError>((stream, hello))
         });
         let (stream, hello) = connected.await.unwrap_or(Err(ServerError::Ended))?;
@@ -332,6 +334,7 @@ impl Servers {
                 shared: (house.config.file.pooling == Pooling::Transaction).then(Default::default),
             },
             parameters: hello.parameters.into_iter().collect(),
+            member: target.member.clone(),
             host: target.host.clone(),
             port: target.port,
             process: hello.process,
@@ -429,6 +432,7 @@ async fn settle(house: &House, server: &mut Server) -> Result<(), ServerError> {
 fn target(house: &House, snapshot: &Snapshot, reads: bool) -> Result<Option<Target>, NoServer> {
     if let Some(principal) = &snapshot.principal {
         return Ok((!principal.handing_over).then(|| Target {
+            member: principal.member.clone(),
             host: principal.host.clone(),
             port: principal.port,
             term: principal.term,
@@ -437,6 +441,7 @@ fn target(house: &House, snapshot: &Snapshot, reads: bool) -> Result<Option<Targ
         }));
     }
     let standby = snapshot.standby.as_ref().map(|standby| Target {
+        member: standby.member.clone(),
         host: standby.host.clone(),
         port: standby.port,
         term: snapshot.highest_term,

@@ -1,10 +1,8 @@
-//! What is set on every socket, and what can be seen of one without reading it.
+//! What is set on every socket.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
-
-use tokio::net::TcpStream;
 
 /// From the last byte to the first probe, between probes, and how many.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -23,10 +21,4 @@ pub fn prepare(stream: &impl AsFd, user_timeout: Duration) -> io::Result<()> {
     let bound = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(stream, bound)?;
     Ok(())
-}
-
-/// The peer has sent nothing and has not closed.
-pub fn is_quiet(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

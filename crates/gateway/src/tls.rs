@@ -1,4 +1,4 @@
-//! TLS towards clients, and the stream that is with or without it.
+//! TLS towards clients, and the stream of a client or a server that is with or without it.
 //!
 //! One certificate and its key, read from PEM files. They are read again when a client comes after
 //! they have changed, so that a renewed certificate needs no restart; if the new ones cannot be
@@ -8,7 +8,7 @@
 mod end_point;
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -23,8 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::config::TlsFiles;
 
@@ -86,7 +85,7 @@ impl Tls {
     ) -> io::Result<(TlsStream<TcpStream>, Option<Rc<[u8]>>)> {
         let Usable { acceptor, end_point } = self.newest();
         let stream = acceptor.accept(socket).await?;
-        Ok((stream, end_point))
+        Ok((TlsStream::from(stream), end_point))
     }
 
     /// What is in force, after a look at the files.
@@ -165,7 +164,7 @@ fn acceptor(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A client's connection.
+/// A client's connection, or one to a server.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
@@ -177,6 +176,54 @@ impl Stream {
         match self {
             Stream::Plain(_) => false,
             Stream::Tls(_) => true,
+        }
+    }
+}
+
+impl Stream {
+    /// What a log-in to this server may be bound to: the hash of the certificate that it has shown.
+    pub fn server_end_point(&self) -> Option<Vec<u8>> {
+        let Stream::Tls(stream) = self else { return None };
+        let shown = stream.get_ref().1.peer_certificates()?;
+        end_point::hash(shown.first()?)
+    }
+
+    /// Tells the peer that nothing more comes, as far as that can be done at once. PostgreSQL's log
+    /// takes a connection without such an end for a broken one.
+    pub fn part(&mut self) {
+        let Stream::Tls(stream) = self else { return };
+        let mut last = Vec::new();
+        let socket = match stream.as_mut() {
+            TlsStream::Client(stream) => {
+                let (socket, session) = stream.get_mut();
+                session.send_close_notify();
+                while session.wants_write() && session.write_tls(&mut last).is_ok() {}
+                socket
+            }
+            TlsStream::Server(stream) => {
+                let (socket, session) = stream.get_mut();
+                session.send_close_notify();
+                while session.wants_write() && session.write_tls(&mut last).is_ok() {}
+                socket
+            }
+        };
+        let _told = socket.try_write(&last);
+    }
+
+    /// The peer has sent nothing and has not closed.
+    pub fn is_quiet(&mut self) -> bool {
+        let nothing = |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let mut byte = [0];
+        match self {
+            Stream::Plain(socket) => nothing(socket.try_read(&mut byte)),
+            // Neither deciphered bytes nor others. Whatever is read here ends the connection.
+            Stream::Tls(stream) => {
+                let deciphered = match stream.as_mut() {
+                    TlsStream::Client(stream) => stream.get_mut().1.reader().read(&mut byte),
+                    TlsStream::Server(stream) => stream.get_mut().1.reader().read(&mut byte),
+                };
+                nothing(deciphered) && nothing(stream.get_ref().0.try_read(&mut byte))
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::ClientConfig;
 use wire::startup::{SSL_REQUEST, push_request};
 
 /// Asks for TLS on a new connection, and agrees on it.
-pub async fn secured<S>(mut stream: S, config: Arc<ClientConfig>) -> io::Result<TlsStream<S>>
+pub async fn secured<S>(mut stream: S, config: Arc<ClientConfig>) -> io::Result<Encrypted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -25,7 +25,7 @@ where
     if stream.read_u8().await? != b'S' {
         return Err(io::Error::other("PostgreSQL there does not offer TLS (yet)"));
     }
-    TlsConnector::from(config).connect(trust::server_name(), stream).await
+    Ok(Encrypted(TlsConnector::from(config).connect(trust::server_name(), stream).await?))
 }
 
 /// For a client library, which asks for TLS itself.
@@ -54,7 +54,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Secur
 }
 
 #[derive(Debug)]
-pub struct Encrypted<S>(TlsStream<S>);
+pub struct Encrypted<S: AsyncRead + AsyncWrite + Unpin>(TlsStream<S>);
+
+/// Tells PostgreSQL that nothing more comes, as far as that can be done at once: its log takes a
+/// connection without such an end for a broken one.
+impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Encrypted<S> {
+    fn drop(&mut self) {
+        let (stream, session) = self.0.get_mut();
+        let mut last = Vec::new();
+        session.send_close_notify();
+        while session.wants_write() && session.write_tls(&mut last).is_ok() {}
+        let mut context = Context::from_waker(Waker::noop());
+        let _told = Pin::new(stream).poll_write(&mut context, &last);
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for Encrypted<S> {
     fn channel_binding(&self) -> ChannelBinding {

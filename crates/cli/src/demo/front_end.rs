@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gateway::config::{
-    FrontEndFile, Limits, LoweredCommit, Pooling, Replication, ServerAddress, Times, TlsFiles,
+    FrontEndFile, Limits, LoweredCommit, Pooling, Replication, ServerAddress, ServerTls, Times,
+    TlsFiles,
 };
 use rcgen::{CertificateParams, DnType, KeyPair};
 use tokio_postgres::NoTls;
@@ -60,6 +61,7 @@ fn config(dir: &Path, plan: &Plan, member: &MemberFiles) -> FrontEndFile {
         second: server(&plan.servers[1]),
         password_file: setup::front_end_password_file(dir),
         tls: Some(TlsFiles { certificate: member.certificate(), key: member.key() }),
+        server_tls: ServerTls::default(),
         pooling: Pooling::default(),
         replication: Replication::default(),
         lowered_commit: LoweredCommit::default(),

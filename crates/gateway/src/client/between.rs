@@ -204,6 +204,7 @@ impl Client {
             self.talk.warn(&mut self.to_client);
         }
         *self.seat.target.borrow_mut() = Some(CancelTarget {
+            member: server.member.clone(),
             host: server.host.clone(),
             port: server.port,
             process: server.process,

@@ -23,7 +23,7 @@ use wire::startup::{
 };
 
 use super::inbox::Inbox;
-use super::to_server::{ServerError, ServerHello, log_in};
+use super::to_server::{ServerError, ServerHello, Whom, log_in};
 use super::*;
 use crate::lookup::LookupError;
 use crate::tls::tests::{Scratch, certificate};
@@ -136,20 +136,23 @@ impl House {
         let client = async {
             let mut stream = self.connect().await;
             let given = [("application_name".to_owned(), "test".to_owned())];
-            log_in(&mut stream, user, "db", &given, credentials).await
+            log_in(&mut stream, &whom(user), &given, credentials).await
         };
-        let server = async {
-            let mut accepted = self.accept().await;
-            if let Ok(Accepted::Client(client)) = &mut accepted {
-                let mut out = std::mem::take(&mut client.unsent);
-                push_parameter_status(&mut out, "TimeZone", "UTC");
-                push_backend_key_data(&mut out, 5, &[1, 2, 3, 4]);
-                push_ready_for_query(&mut out, Transaction::Idle);
-                client.stream.write_all(&out).await.unwrap();
-            }
-            accepted
-        };
-        tokio::join!(server, client)
+        tokio::join!(self.let_in(), client)
+    }
+
+    /// Plays the server to the end of a log-in.
+    async fn let_in(&self) -> Result<Accepted, Refused> {
+        let mut accepted = self.accept().await;
+        if let Ok(Accepted::Client(client)) = &mut accepted {
+            let mut out = std::mem::take(&mut client.unsent);
+            push_parameter_status(&mut out, "TimeZone", "UTC");
+            push_backend_key_data(&mut out, 5, &[1, 2, 3, 4]);
+            push_ready_for_query(&mut out, Transaction::Idle);
+            client.stream.write_all(&out).await.unwrap();
+            client.stream.flush().await.unwrap();
+        }
+        accepted
     }
 }
 
@@ -162,6 +165,10 @@ fn drop_stream(accepted: Result<Accepted, Refused>) -> Result<Accepted, Refused>
         }),
         cancel @ Accepted::Cancel { .. } => Ok(cancel),
     })
+}
+
+fn whom(user: &str) -> Whom<'_> {
+    Whom { user, database: "db", end_point: None }
 }
 
 fn password(text: &str) -> Credentials {
@@ -299,7 +306,7 @@ fn encryption_that_is_not_there_is_declined_and_the_start_goes_on() {
                 stream.write_all(&request(code)).await.unwrap();
                 assert_eq!(stream.read_u8().await.unwrap(), b'N');
             }
-            log_in(&mut stream, "trusted", "db", &[], &Credentials::Trust).await
+            log_in(&mut stream, &whom("trusted"), &[], &Credentials::Trust).await
         };
         let server = async {
             let client = client_of(house.accept().await);
@@ -436,6 +443,39 @@ fn a_log_in_binds_to_the_certificate_that_was_shown() {
                 assert!(matches!(accepted, Err(Refused::Told { sqlstate: "28000", .. })));
                 assert!(String::from_utf8_lossy(&last).contains("binding check failed"));
             }
+        }
+    });
+}
+
+#[test]
+fn the_gateways_own_log_in_is_bound_to_the_certificate_that_the_server_shows() {
+    run(async {
+        let house = House::build(true).await;
+        for (bound_to, fine) in [(None, true), (Some(b"another".to_vec()), false)] {
+            let client = async {
+                let mut socket = house.connect().await;
+                socket.write_all(&request(SSL_REQUEST)).await.unwrap();
+                assert_eq!(socket.read_u8().await.unwrap(), b'S');
+                let secured = shake_hands(&house, socket, &[]).await.unwrap();
+                let mut stream = Stream::Tls(Box::new(secured.into()));
+                let end_point = bound_to.or_else(|| stream.server_end_point());
+                assert!(end_point.is_some());
+                let whom = Whom { end_point, ..whom("anna") };
+                let hello = log_in(&mut stream, &whom, &[], &password("secret")).await;
+                (stream, hello)
+            };
+            let (accepted, (mut stream, hello)) = tokio::join!(house.let_in(), client);
+            assert_eq!(hello.is_ok(), fine);
+            if !fine {
+                assert_eq!(told(&hello.unwrap_err()).1, "SCRAM channel binding check failed");
+                continue;
+            }
+            let mut client = client_of(accepted);
+            assert!(stream.is_quiet() && stream.is_quiet());
+            client.stream.part();
+            let mut end = [0];
+            assert_eq!(stream.read(&mut end).await.unwrap(), 0);
+            assert!(!stream.is_quiet());
         }
     });
 }

@@ -11,7 +11,7 @@ use wire::Malformed;
 use wire::frame::{self, Frame};
 use wire::message::{self, Authentication, Backend, Fields};
 use wire::scram::client::{Client, ClientFailure, ClientSecret, Proving};
-use wire::scram::{MECHANISM, nonce};
+use wire::scram::{MECHANISM, MECHANISM_PLUS, nonce};
 use wire::startup::push_start;
 
 use super::inbox::{Fault, Inbox, Message};
@@ -96,30 +96,44 @@ impl From<Fault> for ServerError {
     }
 }
 
-/// Logs in as `user`. Of `parameters`, which may be a client's own, `user` and `database` are
+/// As whom, and where.
+#[derive(Clone, Debug)]
+pub struct Whom<'a> {
+    pub user: &'a str,
+    pub database: &'a str,
+    /// The hash of the certificate that the server has shown: a proof is good for it alone.
+    pub end_point: Option<Vec<u8>>,
+}
+
+/// Logs in. Of `parameters`, which may be a client's own, `user` and `database` are
 /// left out: the other arguments say them. The caller bounds the time.
 pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    user: &str,
-    database: &str,
+    whom: &Whom<'_>,
     parameters: &[(String, String)],
     credentials: &Credentials,
 ) -> Result<ServerHello, ServerError> {
     let given = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let given = given.filter(|(name, _)| !matches!(*name, "user" | "database"));
     let mut out = Vec::new();
-    push_start(&mut out, [("user", user), ("database", database)].into_iter().chain(given));
-    stream.write_all(&out).await?;
+    let first = [("user", whom.user), ("database", whom.database)];
+    push_start(&mut out, first.into_iter().chain(given));
+    send(stream, &out).await?;
     let mut inbox = Inbox::default();
-    authenticate(stream, &mut inbox, user, credentials).await?;
+    authenticate(stream, &mut inbox, whom, credentials).await?;
     settle(stream, inbox).await
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// Answers the server's questions until it is content.
 async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     inbox: &mut Inbox,
-    user: &str,
+    whom: &Whom<'_>,
     credentials: &Credentials,
 ) -> Result<(), ServerError> {
     loop {
@@ -131,20 +145,23 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
                 let answer = match credentials {
                     Credentials::Md5(stored) => md5::answer(stored.expose(), salt),
                     Credentials::Password(password) => {
-                        md5::answer(&md5::stored(password.expose().as_bytes(), user), salt)
+                        md5::answer(&md5::stored(password.expose().as_bytes(), whom.user), salt)
                     }
                     Credentials::Scram { .. } | Credentials::Trust => {
                         return Err(ServerError::Unanswerable("an MD5 password"));
                     }
                 };
                 message::push_password(&mut out, &answer);
-                stream.write_all(&out).await?;
+                send(stream, &out).await?;
             }
-            Authentication::Sasl(mut offered) => {
-                if !offered.any(|mechanism| mechanism == MECHANISM) {
+            Authentication::Sasl(offered) => {
+                let offered: Vec<&str> = offered.collect();
+                let bound = offered.contains(&MECHANISM_PLUS);
+                if !bound && !offered.contains(&MECHANISM) {
                     return Err(ServerError::Unanswerable("a mechanism other than SCRAM-SHA-256"));
                 }
-                scram(stream, inbox, credentials).await?;
+                let end_point = whom.end_point.as_deref().filter(|_| bound);
+                scram(stream, inbox, end_point, credentials).await?;
             }
             Authentication::CleartextPassword => {
                 return Err(ServerError::Unanswerable("a password in clear"));
@@ -163,6 +180,7 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
 async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     inbox: &mut Inbox,
+    end_point: Option<&[u8]>,
     credentials: &Credentials,
 ) -> Result<(), ServerError> {
     let prepared;
@@ -180,17 +198,18 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
             return Err(ServerError::Unanswerable("a SCRAM password"));
         }
     };
-    let (client, first) = Client::begin(secret, None, &nonce(&random::bytes()));
+    let (client, first) = Client::begin(secret, end_point, &nonce(&random::bytes()));
     let mut out = Vec::new();
-    message::push_sasl_initial(&mut out, MECHANISM, &first);
-    stream.write_all(&out).await?;
+    let mechanism = if end_point.is_some() { MECHANISM_PLUS } else { MECHANISM };
+    message::push_sasl_initial(&mut out, mechanism, &first);
+    send(stream, &out).await?;
     let message = inbox.message(stream).await?;
     let proving: Proving = match authentication(&message)? {
         Authentication::SaslContinue(answer) => {
             let (proving, proof) = client.prove(answer)?;
             out.clear();
             message::push_sasl(&mut out, &proof);
-            stream.write_all(&out).await?;
+            send(stream, &out).await?;
             proving
         }
         _other => return Err(ServerError::Unexpected('R')),

@@ -72,6 +72,7 @@ impl Stage {
             mode,
             counters: Rc::default(),
             servers: Default::default(),
+            dialler: Default::default(),
             registry: Rc::default(),
             door,
             scratch: vec![0; SCRATCH].into(),

@@ -7,8 +7,8 @@ use topology::Checked;
 use topology::derive::{self, BackEnd};
 
 use crate::config::{
-    FrontEndFile, Limits, LoweredCommit, OwnFile, Pooling, Replication, ServerAddress, Times,
-    TlsFiles,
+    FrontEndFile, Limits, LoweredCommit, OwnFile, Pooling, Replication, ServerAddress, ServerTls,
+    Times, TlsFiles,
 };
 
 /// The configuration that `document` wants of the Front End with the file `own`; `None` if it does
@@ -47,6 +47,7 @@ pub(super) fn wanted(own: &OwnFile, document: &Checked) -> Result<Option<FrontEn
             certificate: PathBuf::from(certificate),
             key: PathBuf::from(key),
         }),
+        server_tls: ServerTls::default(),
         pooling: match parts.pooling.as_str() {
             "transaction" => Pooling::Transaction,
             _session => Pooling::Session,
