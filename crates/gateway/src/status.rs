@@ -145,7 +145,8 @@ impl Door {
                     }
                     Ok(Request::Topology(what)) => match &self.shown.topology {
                         Some(keeper) => keeper.answer(what).await,
-                        None => Code::NoTopology.refusal(None).into(),
+                        // Its own file says everything.
+                        None => Code::FrontEnd.refusal(None).into(),
                     },
                     Ok(request) => self.answer(&request),
                     Err(refusal) => refusal.into(),

@@ -48,6 +48,8 @@ pub async fn gather(site: &Site) -> Gathered {
                 gathered.silent.insert(name, text);
                 continue;
             }
+            // A Front End that waits for its first copy.
+            Err(AskError::Refused(refusal)) if refusal.code == "no_topology" => {}
             Err(AskError::Refused(refusal)) => {
                 gathered.silent.insert(name, refusal.sentence);
                 continue;
