@@ -53,7 +53,8 @@ impl Session {
     /// PostgreSQL runs as the forced service needs it. Whoever serves by now is not deposed by a
     /// word that was given for another situation.
     pub(crate) fn force_pending_now(&mut self, turn: &mut Turn) {
-        if !self.sees_serving_principal(turn) && !self.data().touched {
+        let overtaken = self.sees_serving_principal(turn) || self.was_removed();
+        if !overtaken && !self.data().touched {
             self.force_now(turn);
         }
     }

@@ -162,3 +162,26 @@ fn whoever_serves_or_is_counted_on_may_not_leave() {
     let mirror = pool.place(B).session.as_ref().unwrap();
     assert_eq!(mirror.may_leave(now), Leave::Now, "nobody is left who could miss it");
 }
+
+#[test]
+fn a_pending_forced_service_ends_when_the_partner_learns_that_it_was_removed() {
+    let mut pool = Pool::new(true);
+    pool.cuts = vec![(A, B), (W, B)];
+    pool.show_mirrors();
+    pool.run(3_000);
+    pool.slow_start = true;
+    pool.crash_host(B);
+    pool.start(B);
+    pool.run(3_000);
+    assert_eq!(pool.ask(B, Request::ForceService), Answer::Begun);
+    pool.configure(A, Wanted::Alone);
+    pool.cuts.clear();
+    pool.run(1_000);
+    assert_eq!(pool.record(B).members, Members::Sole(Partner::First));
+    let position = pool.place(B).position;
+    let incarnation = Incarnation { started: 9_999, timeline: position.timeline };
+    pool.fact(B, Fact::Started { incarnation, position });
+    pool.run(1_000);
+    pool.expect_roles(Role::Principal, Role::Waiting);
+    assert_eq!(pool.record(B), pool.record(A));
+}
