@@ -25,6 +25,7 @@ impl Session {
     /// have been told by now, nobody serves beyond what a voter grants (section 7).
     pub(crate) fn configured(
         &mut self,
+        now: Instant,
         witness: Option<WitnessId>,
         wanted: Option<Wanted>,
         timing: Timing,
@@ -38,12 +39,26 @@ impl Session {
             detection: before.detection.max(timing.detection),
             ..timing
         };
-        if careful.fault().is_none() {
-            self.config.timing = careful;
+        if careful.fault().is_none() && careful != before {
+            self.change_times(now, careful);
         }
         if let Some(side) = self.side.as_mut() {
             side.converge_after = Instant::default();
             side.converge_refused = None;
+        }
+    }
+
+    /// Nobody has spoken at the new pace yet, so nobody is accused of silence. A lease that runs
+    /// goes on, but no longer than a new one would: the heartbeats so far were too rare for it.
+    fn change_times(&mut self, now: Instant, timing: Timing) {
+        let stops = self.must_stop_at();
+        self.config.timing = timing;
+        if let Some(reign) = self.reign_mut() {
+            reign.adopted_until = stops.map(|at| at.min(now.after(timing.lease)));
+        }
+        if let Some(side) = self.side.as_mut() {
+            side.listen_since = now;
+            side.next_beat = now;
         }
     }
 

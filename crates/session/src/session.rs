@@ -145,7 +145,7 @@ impl Session {
             Input::Postgres(fact) => self.postgres_showed(&mut turn, fact),
             Input::Asked { request, what } => self.asked(&mut turn, request, what),
             Input::Configured { witness, wanted, timing } => {
-                self.configured(witness, wanted, timing);
+                self.configured(now, witness, wanted, timing);
             }
         }
         self.settle(&mut turn);

@@ -185,3 +185,28 @@ fn a_pending_forced_service_ends_when_the_partner_learns_that_it_was_removed() {
     pool.expect_roles(Role::Principal, Role::Waiting);
     assert_eq!(pool.record(B), pool.record(A));
 }
+
+#[test]
+fn shorter_times_cost_no_outage() {
+    for late in 0..20 {
+        let mut pool = Pool::new(true);
+        for member in [A, B, W] {
+            let place = pool.place(member);
+            let session = place.session.as_mut().unwrap();
+            session.config.timing = Timing::TOLERANT;
+            session.longest_given = Timing::TOLERANT.lease_given();
+        }
+        pool.run(20_000 + late * 100);
+        pool.events.clear();
+        for member in [A, B, W] {
+            let timing = Timing::FAST;
+            let wanted = Some(Wanted::Pair { witness: Some(WITNESS) });
+            pool.step(member, Input::Configured { witness: Some(WITNESS), wanted, timing });
+        }
+        pool.run(20_000);
+        let changed = |(member, event): &(Member, Event)| {
+            *member == A && matches!(event, Event::RoleChanged { .. })
+        };
+        assert_eq!(pool.events.iter().find(|event| changed(event)), None, "{late}");
+    }
+}
