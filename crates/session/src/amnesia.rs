@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::durable::{Durable, Suspension};
@@ -21,9 +22,20 @@ const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
 impl Session {
     /// Asks every other member that has not yet answered this run's question.
     pub(crate) fn ask_unshaken(&mut self, turn: &mut Turn) {
-        for other in self.others() {
+        for other in self.to_ask() {
             self.ask_if_unshaken(turn, other);
         }
+    }
+
+    /// The other members. One that lost its state has them from its configuration, which may be
+    /// ahead of the session: it asks those, too, whom the records name that it was told of.
+    fn to_ask(&self) -> BTreeSet<Member> {
+        let mut others: BTreeSet<Member> = self.others().into_iter().collect();
+        if self.is_amnesiac() {
+            let told = self.live.values().filter_map(|live| live.answer);
+            others.extend(told.flat_map(|(_, record)| record.members.others(self.config.me)));
+        }
+        others
     }
 
     pub(crate) fn ask_if_unshaken(&mut self, turn: &mut Turn, other: Member) {
@@ -98,7 +110,7 @@ impl Session {
     }
 
     /// This member shows less than `from` remembers of it: its disk went back in time.
-    fn state_was_restored(&mut self, turn: &mut Turn, from: Member) {
+    pub(crate) fn state_was_restored(&mut self, turn: &mut Turn, from: Member) {
         self.tell(turn, Event::Alarm(Alarm::StateRestored { from }));
         self.abandon_reign(turn, Cause::StateLost);
         self.end_candidacy(turn);
@@ -145,12 +157,14 @@ impl Session {
             && answered(principal)
             && self.live.get(&principal).is_some_and(|live| live.report.serving);
         if !all && !ordered {
-            return;
+            return self.ask_unshaken(turn);
         }
         let answered = answers.iter().map(|(_, promise, _)| *promise).max().unwrap_or_default();
         let promise = answered.max(self.known_promise);
         let me = self.config.me;
-        let has_data = self.side.as_ref().is_some_and(|side| side.server != Server::Absent);
+        // A copy that a rewind had touched is no whole copy of anything: there is nothing to keep.
+        let has_data = !self.data().touched
+            && self.side.as_ref().is_some_and(|side| side.server != Server::Absent);
         let keep = self.keep();
         keep.record = Some(newest);
         keep.promise = promise.max(newest.term());

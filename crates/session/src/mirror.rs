@@ -134,7 +134,10 @@ impl Session {
             Server::Following(following) => (false, Some(following.term)),
         };
         let waits = side.server.following().is_some_and(Following::waits);
-        let detached = |reachable| match off || following.is_some() {
+        // PostgreSQL does not run on a copy that is no whole one: whatever has begun to make it one
+        // goes on, and nobody waits for a start that never comes.
+        let whole = !self.data().touched;
+        let detached = |reachable| match whole && (off || following.is_some()) {
             true => Want::Alone { reachable },
             false => Want::AsItIs,
         };
@@ -158,7 +161,9 @@ impl Session {
                 upstream: record.principal,
                 timeline: promotion.timeline,
             },
-            Some(_) | None if off && now >= side.alone_after => Want::Alone { reachable: false },
+            Some(_) | None if now >= side.alone_after && off && whole => {
+                Want::Alone { reachable: false }
+            }
             Some(_) | None => Want::AsItIs,
         }
     }

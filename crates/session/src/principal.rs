@@ -21,7 +21,8 @@ pub(crate) struct Reign {
     /// Only heartbeats sent since then count for the lease: earlier ones gave none.
     pub since: Instant,
     pub step: Step,
-    /// A restarted agent may go on until then without a lease of its own (R1).
+    /// Until then it may go on without a lease of its own: its agent has restarted (R1), or its
+    /// times have become shorter (R14).
     pub adopted_until: Option<Instant>,
     /// The members whose record is exactly this principal's own.
     pub accepted: BTreeSet<Member>,
@@ -288,6 +289,14 @@ impl Session {
         match reign.mirror {
             MirrorSeen::Away => true,
             MirrorSeen::Streaming { .. } => self.mirror_lost_at().is_some_and(|at| now >= at),
+        }
+    }
+
+    /// The mirror shows a new identity. Whoever streams may be another process that bears its name:
+    /// what that one flushes is not on this partner's disk before its agent has said so (R4).
+    pub(crate) fn lose_mirror(&mut self, turn: &mut Turn) {
+        if self.reign().is_some_and(|reign| !reign.handing_over) {
+            self.expose(turn, Cause::MirrorLost);
         }
     }
 

@@ -19,7 +19,7 @@ impl Session {
         if !self.listens_to(&message) {
             return self.reject(turn, Rejection::NotAMember);
         }
-        if !self.knows_identity(&message) {
+        if !self.knows_identity(turn, &message) {
             self.tell_identity_lost(turn, &message);
             return self.reject(turn, Rejection::UnknownIdentity);
         }
@@ -44,7 +44,7 @@ impl Session {
     }
 
     /// A question may show a new identity, which ends the old one for ever (R10).
-    fn knows_identity(&mut self, message: &Message) -> bool {
+    fn knows_identity(&mut self, turn: &mut Turn, message: &Message) -> bool {
         let other = self.durable.others.get(&message.from);
         let known = other.and_then(|other| other.identity);
         if known == Some(message.identity) {
@@ -64,6 +64,9 @@ impl Session {
         // What the lost state had promised still binds; which record it had, nobody can ask again.
         entry.shown.record = None;
         self.forget_votes_of(message.from);
+        if known.is_some() && matches!(message.from, Member::Partner(_)) {
+            self.lose_mirror(turn);
+        }
         true
     }
 
@@ -94,6 +97,11 @@ impl Session {
             let alarm = Alarm::RecordsDiffer { id: record.id, from };
             self.tell(turn, Event::Alarm(alarm));
             return false;
+        }
+        if Some(record.principal) == self.me_partner() && record.term() > self.durable.promise {
+            // It stood for that term in a state that it has no more.
+            self.state_was_restored(turn, from);
+            return true;
         }
         if record.id > own.id && !self.reigns() && !self.is_own_victory(record) {
             self.adopt(turn, record);

@@ -210,3 +210,113 @@ fn shorter_times_cost_no_outage() {
         assert_eq!(pool.events.iter().find(|event| changed(event)), None, "{late}");
     }
 }
+
+#[test]
+fn a_new_mirror_learns_also_from_a_witness_that_only_the_record_names() {
+    let mut pool = Pool::new(true);
+    pool.crash_host(B);
+    let place = pool.place(B);
+    place.disk = Durable::lost(Identity(9));
+    place.position = Position::default();
+    pool.run(3_000);
+    // It is told of another witness than the one that the session still has.
+    pool.runs += 1;
+    let (now, run, timing) = (pool.now, pool.runs, Timing::STANDARD);
+    let witness = Some(WitnessId(8));
+    let wanted = Some(Wanted::Pair { witness });
+    pool.cuts = vec![(B, Member::Witness(WitnessId(8)))];
+    let config = Config { me: B, witness, wanted, timing, seed: 1, run };
+    let disk = pool.place(B).disk.clone();
+    let (session, out) = Session::start(now, config, disk);
+    pool.place(B).session = Some(session);
+    pool.perform(B, out);
+    pool.fact(B, Fact::Found(Found::Nothing));
+    pool.run(10_000);
+    pool.expect_roles(Role::Principal, Role::Mirror);
+    pool.expect_mirrored();
+}
+
+#[test]
+fn a_half_made_copy_is_finished_when_its_mirror_is_removed_and_wanted_again() {
+    let mut pool = Pool::new(true);
+    pool.cuts = vec![(A, B), (W, B)];
+    pool.show_mirrors();
+    pool.run(3_000);
+    pool.place(B).follows = None;
+    let session = pool.place(B).session.as_mut().unwrap();
+    session.keep_data(|data| (data.touched, data.valid) = (true, false));
+    // PostgreSQL does not start on such a copy.
+    pool.slow_start = true;
+    pool.configure(A, Wanted::Alone);
+    pool.cuts.clear();
+    pool.run(1_000);
+    assert_eq!(pool.record(B).members, Members::Sole(Partner::First));
+    pool.configure(A, Wanted::Pair { witness: Some(WITNESS) });
+    pool.run(3_000);
+    // The copy is complete.
+    let term = pool.record(A).term();
+    pool.place(B).follows = Some(term);
+    pool.show_mirrors();
+    pool.run(10_000);
+    pool.expect_roles(Role::Principal, Role::Mirror);
+    pool.expect_mirrored();
+}
+
+#[test]
+fn a_mirror_that_shows_a_new_identity_is_lost_though_something_streams() {
+    let mut pool = Pool::new(true);
+    let term = pool.record(A).term();
+    pool.expect_mirrored();
+    // Another process bears its name; the old one's PostgreSQL streams on.
+    let mut disk = Durable::lost(Identity(9));
+    core::mem::swap(&mut disk, &mut pool.place(B).disk);
+    pool.place(B).session = None;
+    pool.runs += 1;
+    let (now, run, timing) = (pool.now, pool.runs, Timing::STANDARD);
+    let config = Config { me: B, witness: Some(WITNESS), wanted: None, timing, seed: 1, run };
+    let lost = pool.place(B).disk.clone();
+    let (session, out) = Session::start(now, config, lost);
+    pool.place(B).session = Some(session);
+    pool.perform(B, out);
+    pool.run(400);
+    let record = pool.record(A);
+    assert_eq!((record.term(), record.protection), (term, Protection::Exposed));
+    assert_eq!(pool.role(A), Some(Role::Principal));
+}
+
+/// The forced side's machine is given up for a new one; the witness that had accepted the force
+/// comes back later, and remembers what the new machine's partner never was.
+#[test]
+fn a_record_from_a_lost_past_makes_nobody_principal() {
+    let mut pool = Pool::new(true);
+    pool.cuts = vec![(A, B), (W, B)];
+    pool.show_mirrors();
+    pool.run(3_000);
+    pool.configure(A, Wanted::Alone);
+    pool.run(500);
+    assert_eq!(pool.ask(B, Request::ForceService), Answer::Begun);
+    pool.cuts = vec![(A, B), (A, W)];
+    pool.run(3_000);
+    assert_eq!(pool.record(W).principal, Partner::Second);
+
+    pool.crash_host(B);
+    let place = pool.place(B);
+    (place.disk, place.position) = (Durable::lost(Identity(9)), Position::default());
+    pool.cuts = vec![(A, W), (B, W)];
+    pool.start(B);
+    pool.configure(A, Wanted::Pair { witness: None });
+    pool.run(10_000);
+    assert_eq!(pool.record(A).protection, Protection::Mirrored);
+    assert_eq!(pool.ask(A, Request::Suspend), Answer::Done);
+    pool.run(1_000);
+    // What is committed now is on the principal's disk alone.
+    pool.cuts = vec![(A, W)];
+    pool.configure(A, Wanted::Pair { witness: Some(WITNESS) });
+    pool.run(20_000);
+    let served = |(member, event): &(Member, Event)| {
+        let becomes = matches!(event, Event::RoleChanged { to: Role::Becoming, term, .. }
+            if *term > Term(3));
+        *member == B && becomes
+    };
+    assert!(!pool.events.iter().any(served), "{:?}", pool.events);
+}
