@@ -1,4 +1,5 @@
-//! A search for bytes that make a reader panic or hang: `cargo xtask fuzz wire`.
+//! A search for bytes that make a reader panic or hang: `cargo xtask fuzz wire` for what clients
+//! and PostgreSQL say, `cargo xtask fuzz protocol` for what Backstay's processes say to each other.
 //!
 //! Recorded streams (`fuzz/`) and what our own writers write are changed a little, again and again,
 //! and given to every reader of bytes that come from outside. A finding is cut down, saved, and
@@ -19,28 +20,33 @@ mod seeds;
 mod targets;
 
 #[cfg(feature = "fuzz")]
-pub use engine::wire;
+pub use engine::{protocol, wire};
 
 /// What `make test` runs.
 const BRIEF: [&str; 4] = ["--seconds", "5", "--seed", "1"];
 
 #[cfg(not(feature = "fuzz"))]
 pub fn wire(words: &[&str]) -> Result<()> {
-    if !again(words).status()?.success() {
-        bail!("the search did not end well");
-    }
-    Ok(())
-}
-
-/// A few seconds, always the same cases.
-pub fn briefly() -> Result<()> {
-    wire(&BRIEF)
+    again("wire", words)
 }
 
 #[cfg(not(feature = "fuzz"))]
-fn again(words: &[&str]) -> std::process::Command {
+pub fn protocol(words: &[&str]) -> Result<()> {
+    again("protocol", words)
+}
+
+/// A few seconds of each, always the same cases.
+pub fn briefly() -> Result<()> {
+    wire(&BRIEF)?;
+    protocol(&BRIEF)
+}
+
+#[cfg(not(feature = "fuzz"))]
+fn again(what: &str, words: &[&str]) -> Result<()> {
     let arguments = ["run", "--quiet", "--package", "xtask", "--features", "fuzz", "--"];
     let mut cargo = crate::run::cargo(&arguments);
-    cargo.args(["fuzz", "wire"]).args(words);
-    cargo
+    if !cargo.args(["fuzz", what]).args(words).status()?.success() {
+        bail!("the search did not end well");
+    }
+    Ok(())
 }

@@ -21,6 +21,7 @@ usage: cargo xtask CHORE
   fuzz wire          search for bytes that make a reader panic or hang; a minute, or
                      --minutes N, --seconds N, --seed S, --only READER; or
                      --replay FILE plays a case again
+  fuzz protocol      the same for what Backstay's own processes say to each other
   test-versions      the tests against real PostgreSQL with 16 and 18
   bench mirroring    pgbench: plain synchronous replication against a mirrored pool
   bench gateway      pgbench: direct, PgBouncer and HAProxy against the gateway
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         },
         ["replay", file] => model::replay(file.as_ref()),
         ["fuzz", "wire", rest @ ..] => fuzz::wire(rest),
+        ["fuzz", "protocol", rest @ ..] => fuzz::protocol(rest),
         ["test-versions"] => versions::run(),
         ["bench", "mirroring", rest @ ..] => bench::mirroring(rest),
         ["bench", "gateway", rest @ ..] => bench::forwarding(rest),

@@ -210,6 +210,7 @@ impl Rounds {
             );
             return;
         }
+        self.board.set(wanted);
         let before = std::mem::replace(&mut seat.part, wanted.clone());
         seat.changed_ms = clock::wall_ms();
         let gone = before.members.into_iter().filter(|it| !wanted.members.contains_key(&it.0));

@@ -270,6 +270,7 @@ impl Room {
         instance.front_end = changed.front_end_password_file.is_some() || instance.tls.is_some();
         if let Some(tls) = &mut instance.tls {
             tls.partner = changed.partner_name;
+            tls.front_ends = changed.front_ends;
         }
         instance.slot_wal_keep = slot_wal_keep(changed.slot_wal_keep.as_deref());
         self.instance = Arc::new(instance);
@@ -470,6 +471,8 @@ fn instance(
         &server.process.deployment,
         configured.partner_name.clone(),
     );
+    let front_ends = configured.front_ends.clone();
+    let tls = tls.map(|tls| Tls { front_ends, ..tls });
     Ok(Instance {
         pool: pool.to_owned(),
         data_dir: configured.data_dir.clone(),

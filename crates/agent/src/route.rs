@@ -5,7 +5,7 @@
 //! A promise, a record or a promotion is posted only once it is on disk: a follower must never know
 //! more than this member would after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::admin::words::Code;
@@ -103,6 +103,8 @@ struct Source {
     condition: watch::Receiver<Condition>,
     roll: Roll,
     instance: Option<Arc<Instance>>,
+    /// The Front Ends that may follow; `None`: all.
+    front_ends: Option<BTreeSet<String>>,
 }
 
 /// `None`: a pool without data here.
@@ -142,12 +144,25 @@ impl Board {
                 condition: door.condition.clone(),
                 roll: door.roll.clone(),
                 instance: Some(Arc::clone(door.instance())),
+                front_ends: postgres.front_ends.clone(),
             }
         });
         self.0.send_modify(|sources| {
             Arc::make_mut(sources).insert(part.pool.clone(), source);
         });
         place
+    }
+
+    /// The part may name other Front Ends than before.
+    pub(crate) fn set(&mut self, part: &Part) {
+        let Some(postgres) = &part.postgres else { return };
+        self.0.send_if_modified(|sources| {
+            let place = Arc::make_mut(sources).get_mut(&part.pool).and_then(Option::as_mut);
+            let Some(source) = place else { return false };
+            let changed = source.front_ends != postgres.front_ends;
+            source.front_ends.clone_from(&postgres.front_ends);
+            changed
+        });
     }
 
     /// Nobody follows the pool here any more.
@@ -174,6 +189,14 @@ impl Routes {
         if self.0.changed().await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// Whether that Front End may follow the pool.
+    pub(crate) fn admits(&self, pool: &str, front_end: &str) -> bool {
+        let sources = self.0.borrow();
+        let source = sources.get(pool).and_then(Option::as_ref);
+        let named = source.and_then(|source| source.front_ends.as_ref());
+        named.is_none_or(|named| named.contains(front_end))
     }
 
     /// # Errors
@@ -342,6 +365,7 @@ mod tests {
             condition: watch::channel(condition.clone()).1,
             roll: Roll::default(),
             instance: None,
+            front_ends: None,
         };
         follow(source).news(now).unwrap()
     }

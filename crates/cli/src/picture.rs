@@ -354,10 +354,20 @@ fn sentence(
             None => format!("{} serves, and the pool has no mirror", session.member),
         },
         (State::NotServed, _) | (_, None) => {
+            if let Some(words) = no_answer(members) {
+                return words;
+            }
             let words: Vec<String> = members.iter().map(member_words).collect();
             format!("nobody serves: {}", words.join(", "))
         }
     }
+}
+
+/// Whoever is not let in, or has no network, learns nothing about the pool: the reason is told.
+fn no_answer(members: &[MemberPicture]) -> Option<String> {
+    let first = members.first().filter(|_| members.iter().all(|member| !member.answered))?;
+    let problem = first.problem.as_deref().unwrap_or("no answer");
+    Some(format!("no member answers, so nobody knows who serves: {}: {problem}", first.name))
 }
 
 fn member_words(member: &MemberPicture) -> String {

@@ -67,8 +67,8 @@ pub struct ServerPart {
     pub client_access: Vec<String>,
     /// Those that are brought first, then the document's own, as written.
     pub databases: Vec<Database>,
-    /// The role for Front Ends is wanted.
-    pub has_front_ends: bool,
+    /// The names of its Front Ends.
+    pub front_ends: Vec<String>,
     /// This pool holds the Central Management store.
     pub holds_store: bool,
 }
@@ -221,7 +221,7 @@ impl Checked {
             settings: settings.collect(),
             client_access: lines.map(|line| line.value.clone()).collect(),
             databases: self.databases_of(pool),
-            has_front_ends: !pool.front_ends.is_empty(),
+            front_ends: pool.front_ends.iter().map(|it| it.name.value.clone()).collect(),
             holds_store: self.holds_store(pool),
         })
     }

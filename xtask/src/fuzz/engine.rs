@@ -34,12 +34,12 @@ struct Options {
 }
 
 impl Options {
-    fn read(words: &[&str]) -> Result<Options> {
+    fn read(all: &[Target], words: &[&str]) -> Result<Options> {
         use std::hash::{BuildHasher as _, RandomState};
         let mut options = Options {
             limit: Duration::from_secs(60),
             seed: RandomState::new().hash_one(0) >> 32,
-            targets: Target::ALL.to_vec(),
+            targets: all.to_vec(),
         };
         for pair in words.chunks(2) {
             let [name, value] = pair else { bail!("{} needs a value", pair[0]) };
@@ -69,13 +69,25 @@ impl Options {
 /// # Errors
 /// The arguments make no sense, or something was found.
 pub fn wire(words: &[&str]) -> Result<()> {
+    chore(&Target::WIRE, words)
+}
+
+/// `cargo xtask fuzz protocol …`.
+///
+/// # Errors
+/// The arguments make no sense, or something was found.
+pub fn protocol(words: &[&str]) -> Result<()> {
+    chore(&Target::PROTOCOL, words)
+}
+
+fn chore(targets: &[Target], words: &[&str]) -> Result<()> {
     std::panic::set_hook(Box::new(|panic| {
         LAST.with(|last| *last.borrow_mut() = panic.to_string().replace('\n', " "));
     }));
     if let ["--replay", file] = words {
         return replay(file.as_ref());
     }
-    search(&Options::read(words)?)
+    search(&Options::read(targets, words)?)
 }
 
 thread_local! {
@@ -118,7 +130,8 @@ type Current = Arc<Mutex<(u64, Target, Vec<u8>)>>;
 
 fn search(options: &Options) -> Result<()> {
     let watch = Stopwatch::start();
-    let current: Current = Arc::new(Mutex::new((0, Target::Startup, Vec::new())));
+    let first = options.targets.first().context("there is nothing to search")?;
+    let current: Current = Arc::new(Mutex::new((0, *first, Vec::new())));
     let (sender, news) = channel();
     let worker = {
         let (current, options) = (Arc::clone(&current), options.clone());
@@ -168,6 +181,7 @@ fn observe(
 }
 
 fn told(file: &Path, what: &str) -> String {
+    // Either chore knows every reader.
     format!("{what}\n    cargo xtask fuzz wire --replay {}", file.display())
 }
 
@@ -197,7 +211,7 @@ fn work(current: &Current, news: &Sender<News>, options: &Options) -> Result<()>
                 news.send(News::Found { file: save(*target, &case)?, what })?;
             }
         }
-        if played % 1_000 < Target::ALL.len() as u64 {
+        if played % 1_000 < options.targets.len() as u64 {
             news.send(News::Played(played))?;
         }
     }

@@ -1,13 +1,15 @@
 //! Where the search begins: recorded streams, and what our own writers write.
 //!
 //! `fuzz/client` and `fuzz/server` hold what psql, pgbench and vacuumdb said to PostgreSQL and were
-//! told, byte by byte, from the first packet on.
+//! told, byte by byte, from the first packet on; `fuzz/protocol` what Backstay's own processes say
+//! and keep, each file named after its reader.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use gateway::fuzz::{ANSWER, CLIENT, LOST};
-use protocol::admin::Request;
+use protocol::admin::{Request, TopologyRequest, TopologyStanding};
 use protocol::frame::Kind;
 use protocol::handshake::{Introduction, Role};
+use trust::{Answer, Ask, Reason, Refusal};
 use wire::frame::split;
 use wire::scram::client::{Client, ClientSecret};
 use wire::scram::server::{Channel, Mechanism, Server};
@@ -61,17 +63,38 @@ pub fn of(target: Target) -> Result<Vec<Vec<u8>>> {
             texts
         }
         Target::Conversation => clients()?.iter().flat_map(|stream| scripts(stream)).collect(),
-        Target::Members => members(),
-        Target::Commands => commands(),
+        Target::Frames => recorded_for(target)?.into_iter().chain(framed()).collect(),
+        Target::Handshake => handshakes(),
+        Target::Requests => requests().iter().map(Request::to_bytes).collect(),
+        Target::Enrolment => enrolment(),
+        Target::Batches
+        | Target::Responses
+        | Target::Durable
+        | Target::Ledger
+        | Target::Tokens
+        | Target::Certificates => recorded_for(target)?,
     })
 }
 
+/// Those of `fuzz/protocol` whose names begin with the target's.
+fn recorded_for(target: Target) -> Result<Vec<Vec<u8>>> {
+    let named = |name: &str| name.split('-').next() == Some(target.name());
+    let found = recorded_if("protocol", named)?;
+    ensure!(!found.is_empty(), "fuzz/protocol has nothing for {}", target.name());
+    Ok(found)
+}
+
 fn recorded(side: &str) -> Result<Vec<Vec<u8>>> {
+    recorded_if(side, |_| true)
+}
+
+fn recorded_if(side: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Vec<u8>>> {
     let dir = crate::root().join("fuzz").join(side);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
         paths.push(entry.with_context(|| format!("list {}", dir.display()))?.path());
     }
+    paths.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted));
     // The same order everywhere, so that a seed means the same cases everywhere.
     paths.sort();
     let read = |path: &std::path::PathBuf| {
@@ -153,33 +176,73 @@ fn replication() -> Vec<u8> {
     stream
 }
 
-fn members() -> Vec<Vec<u8>> {
-    let me = Introduction {
+pub fn introduction() -> Introduction {
+    Introduction {
         deployment: "demo".to_owned(),
         host: "be1".to_owned(),
         run: 7,
         software: "1".to_owned(),
-    };
-    let hello = me.hello(Role::Member, "be2");
-    let mut framed = Vec::new();
-    let written = protocol::frame::write(Kind::Hello, &hello.to_bytes(), &mut framed);
-    let mut found = vec![hello.to_bytes()];
-    if let Ok(welcome) = me.answer(&me.hello(Role::Administrator, "be1"), |_| true) {
-        found.push(welcome.to_bytes());
     }
-    found.extend(written.is_ok().then_some(framed));
+}
+
+fn handshakes() -> Vec<Vec<u8>> {
+    let me = introduction();
+    let hello = me.hello(Role::Member, "be1");
+    let other = Introduction { host: "be2".to_owned(), ..introduction() };
+    let mut found = vec![hello.to_bytes(), other.hello(Role::Member, "be1").to_bytes()];
+    match me.answer(&me.hello(Role::Administrator, "be1"), |_| true) {
+        Ok(welcome) => found.push(welcome.to_bytes()),
+        Err(refused) => found.push(refused.to_bytes()),
+    }
+    found.extend(me.answer(&hello, |_| false).err().map(|refused| refused.to_bytes()));
     found
 }
 
-fn commands() -> Vec<Vec<u8>> {
+/// A connection as a command makes it.
+fn framed() -> Option<Vec<u8>> {
+    let hello = introduction().hello(Role::Administrator, "be1").to_bytes();
+    let mut out = Vec::new();
+    protocol::frame::write(Kind::Hello, &hello, &mut out).ok()?;
+    for request in requests() {
+        protocol::frame::write(Kind::Request, &request.to_bytes(), &mut out).ok()?;
+    }
+    protocol::frame::write(Kind::Ping, &[], &mut out).ok()?;
+    Some(out)
+}
+
+fn requests() -> Vec<Request> {
     let pool = || "pool01".to_owned();
-    let requests = [
+    let document = "format = 1\n".to_owned();
+    let (author, comment) = ("anna".to_owned(), "why".to_owned());
+    vec![
         Request::Status { pool: Some(pool()) },
+        Request::Failover { pool: pool(), to: Some("be2".to_owned()), dry_run: true },
+        Request::ForceService { pool: pool(), accept_data_loss: true },
         Request::Follow { pool: pool(), stamp: 7 },
+        Request::Drained { pool: pool(), term: 4 },
         Request::Suspend { pool: pool() },
+        Request::History { pool: pool(), after: Some(1), limit: None },
+        Request::ChangeWitness { pool: pool(), to: None },
         Request::Shutdown { stop_postgres: true },
+        Request::Topology(TopologyRequest::Publish { base: 1, document, author, comment }),
+        Request::Topology(TopologyRequest::Follow {
+            standing: TopologyStanding::default(),
+            wait_ms: 5,
+        }),
+        Request::Preflight { parts: Vec::new() },
+        Request::Audit { since_ms: Some(1), limit: Some(2) },
+    ]
+}
+
+fn enrolment() -> Vec<Vec<u8>> {
+    let (request, certificate) = (vec![0x30, 3, 2, 1, 0], vec![0x30, 0]);
+    let asks = [
+        Ask::Join { token: [1; 8], request: request.clone(), proof: [2; 32] },
+        Ask::Renew { request },
     ];
-    let mut found: Vec<Vec<u8>> = requests.iter().map(Request::to_bytes).collect();
-    found.push(br#"{"response": "done", "sentence": "it is"}"#.to_vec());
-    found
+    let refusal = Refusal::new(Reason::Used, "the token was used already");
+    let authority = certificate.clone();
+    let answers = [Answer::Granted { certificate, authority }, Answer::Refused(refusal)];
+    let asked = asks.iter().map(|ask| ask.to_bytes()[4..].to_vec());
+    asked.chain(answers.iter().map(|answer| answer.to_bytes()[4..].to_vec())).collect()
 }

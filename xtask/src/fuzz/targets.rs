@@ -2,8 +2,11 @@
 //!
 //! Each is called as the product calls it, and everything that it hands out is looked at.
 
+use protocol::admin::{Request, Response, Right};
+use protocol::convert;
 use protocol::frame::Decoder;
 use protocol::handshake::{Hello, Refused, Welcome};
+use protocol::v1::Batch;
 use wire::frame::{Frame, split};
 use wire::message::{Authentication, Backend, DataRow, Fields, read_password, read_sasl_initial};
 use wire::replication::FromServer;
@@ -12,6 +15,8 @@ use wire::scram::server::{Channel, Mechanism, Server};
 use wire::scram::{Keys, Verifier};
 use wire::sql;
 use wire::startup::{self, Startup};
+
+use super::seeds;
 
 /// The largest message that is read as a whole.
 const LARGEST: usize = 16 * 1024 * 1024;
@@ -24,20 +29,46 @@ pub enum Target {
     Scram,
     Sql,
     Conversation,
-    Members,
-    Commands,
+    /// Streams of frames, cut anywhere.
+    Frames,
+    Handshake,
+    /// What members send each other.
+    Batches,
+    Requests,
+    Responses,
+    /// A member's durable state, as it lies in the ledger.
+    Durable,
+    /// The ledger's file.
+    Ledger,
+    /// What is said to the authority's service, and what it answers.
+    Enrolment,
+    Tokens,
+    Certificates,
 }
 
 impl Target {
-    pub const ALL: [Target; 8] = [
+    /// What clients and PostgreSQL say.
+    pub const WIRE: [Target; 6] = [
         Target::Startup,
         Target::FromClient,
         Target::FromServer,
         Target::Scram,
         Target::Sql,
         Target::Conversation,
-        Target::Members,
-        Target::Commands,
+    ];
+
+    /// What Backstay's own processes say, and keep.
+    pub const PROTOCOL: [Target; 10] = [
+        Target::Frames,
+        Target::Handshake,
+        Target::Batches,
+        Target::Requests,
+        Target::Responses,
+        Target::Durable,
+        Target::Ledger,
+        Target::Enrolment,
+        Target::Tokens,
+        Target::Certificates,
     ];
 
     pub fn name(self) -> &'static str {
@@ -48,13 +79,22 @@ impl Target {
             Target::Scram => "scram",
             Target::Sql => "sql",
             Target::Conversation => "conversation",
-            Target::Members => "members",
-            Target::Commands => "commands",
+            Target::Frames => "frames",
+            Target::Handshake => "handshake",
+            Target::Batches => "batches",
+            Target::Requests => "requests",
+            Target::Responses => "responses",
+            Target::Durable => "durable",
+            Target::Ledger => "ledger",
+            Target::Enrolment => "enrolment",
+            Target::Tokens => "tokens",
+            Target::Certificates => "certificates",
         }
     }
 
     pub fn named(name: &str) -> Option<Target> {
-        Target::ALL.into_iter().find(|target| target.name() == name)
+        let all = Target::WIRE.into_iter().chain(Target::PROTOCOL);
+        all.into_iter().find(|target| target.name() == name)
     }
 
     pub fn read(self, case: &[u8]) {
@@ -65,10 +105,18 @@ impl Target {
             Target::Scram => scram(case),
             Target::Sql => statement(case),
             Target::Conversation => gateway::fuzz::conversation(case),
-            Target::Members => members(case),
-            Target::Commands => {
-                let _ = protocol::admin::Request::from_bytes(case).is_ok();
-                let _ = protocol::admin::Response::from_bytes(case).is_ok();
+            Target::Frames => cut(case),
+            Target::Handshake => handshake(case),
+            Target::Batches => batch(case),
+            Target::Requests => request(case),
+            Target::Responses => response(case),
+            Target::Durable => durable(case),
+            Target::Ledger => agent::fuzz::ledger(case),
+            Target::Enrolment => enrolment(case),
+            Target::Tokens => token(case),
+            Target::Certificates => {
+                let _ = trust::Certificate::read(case).is_ok();
+                let _ = str::from_utf8(case).map(trust::Identity::from_uri);
             }
         }
     }
@@ -158,22 +206,102 @@ fn statement(text: &[u8]) {
     }
 }
 
-fn members(case: &[u8]) {
-    let mut decoder = Decoder::default();
-    let (early, late) = case.split_at(case.len() / 2);
-    for part in [early, late] {
-        decoder.push(part);
-        while let Ok(Some(frame)) = decoder.next_frame() {
-            payload(&frame.payload);
+/// Frames come out the same however the stream is cut, and each can be written again.
+fn cut(case: &[u8]) {
+    let read = |parts: &[&[u8]]| {
+        let (mut decoder, mut frames) = (Decoder::default(), Vec::new());
+        for part in parts {
+            decoder.push(part);
+            loop {
+                match decoder.next_frame() {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(_) => return frames,
+                }
+            }
         }
+        frames
+    };
+    let (early, late) = case.split_at(case.len() / 2);
+    let whole = read(&[case]);
+    assert_eq!(whole, read(&[early, late]));
+    for frame in whole {
+        let mut out = Vec::new();
+        let written = protocol::frame::write(frame.kind, &frame.payload, &mut out);
+        assert!(written.is_err() || read(&[&out]) == [frame]);
     }
-    payload(case);
 }
 
-fn payload(bytes: &[u8]) {
-    let _ = Hello::from_bytes(bytes).is_ok();
-    let _ = Welcome::from_bytes(bytes).is_ok();
-    let _ = Refused::from_bytes(bytes).is_ok();
-    let _ = protocol::convert::message_from_bytes(bytes).is_ok();
-    let _ = protocol::convert::durable_from_bytes(bytes).is_ok();
+/// Whatever somebody says of himself, he gets an answer that can be read.
+fn handshake(case: &[u8]) {
+    if let Ok(hello) = Hello::from_bytes(case) {
+        assert_eq!(Hello::from_bytes(&hello.to_bytes()).ok(), Some(hello.clone()));
+        let answer = seeds::introduction().answer(&hello, |host| host == "be2");
+        let read = match &answer {
+            Ok(welcome) => Welcome::from_bytes(&welcome.to_bytes()).is_ok(),
+            Err(refused) => Refused::from_bytes(&refused.to_bytes()).is_ok(),
+        };
+        assert!(read, "{answer:?}");
+    }
+    let _ = Welcome::from_bytes(case).is_ok();
+    let _ = Refused::from_bytes(case).is_ok();
+}
+
+/// A message that is understood says the same when it is written again.
+fn batch(case: &[u8]) {
+    message(case);
+    let Ok(batch) = postcard::from_bytes::<Batch>(case) else { return };
+    batch.items.iter().for_each(|item| message(&item.message));
+}
+
+fn message(bytes: &[u8]) {
+    if let Ok(message) = convert::message_from_bytes(bytes) {
+        let again = convert::message_to_bytes(&message);
+        assert_eq!(convert::message_from_bytes(&again).ok(), Some(message));
+    }
+}
+
+fn durable(case: &[u8]) {
+    if let Ok(durable) = convert::durable_from_bytes(case) {
+        let again = convert::durable_to_bytes(&durable);
+        assert_eq!(convert::durable_from_bytes(&again).ok(), Some(durable));
+    }
+}
+
+/// What is read by its right only is no change.
+fn request(case: &[u8]) {
+    let Ok(request) = Request::from_bytes(case) else { return };
+    let _ = request.pool();
+    assert!(!request.is_read() || request.right() != Right::Change, "{request:?}");
+    assert_eq!(Request::from_bytes(&request.to_bytes()).as_ref(), Ok(&request));
+}
+
+fn response(case: &[u8]) {
+    if let Ok(response) = Response::from_bytes(case) {
+        assert!(Response::from_bytes(&response.to_bytes()).is_ok());
+    }
+}
+
+fn enrolment(case: &[u8]) {
+    if let Ok(ask) = trust::Ask::from_bytes(case) {
+        assert_eq!(trust::Ask::from_bytes(&ask.to_bytes()[4..]).ok(), Some(ask));
+    }
+    let Ok(answer) = trust::Answer::from_bytes(case) else { return };
+    if let trust::Answer::Granted { certificate, authority } = answer {
+        let _ = trust::Certificate::read(&certificate).is_ok();
+        let _ = trust::Certificate::read(&authority).is_ok();
+    }
+}
+
+fn token(case: &[u8]) {
+    if let Ok(token) = postcard::from_bytes::<trust::Token>(case)
+        && token.name.len() + token.deployment.len() < 1_000
+        && token.authority.as_ref().is_none_or(|address| address.len() < 100)
+    {
+        assert_eq!(token.to_string().parse::<trust::Token>().ok(), Some(token));
+    }
+    let Ok(text) = str::from_utf8(case) else { return };
+    if let Ok(token) = text.parse::<trust::Token>() {
+        assert_eq!(token.to_string().parse::<trust::Token>().ok(), Some(token));
+    }
 }

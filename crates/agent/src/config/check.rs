@@ -92,9 +92,9 @@ fn process(
     })
 }
 
-fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) -> Option<Part> {
+/// What a pool says of this server's own PostgreSQL.
+fn check_own(pool: &ServerPool, mistakes: &mut Mistakes) {
     let pool_name = &pool.name;
-    check_name("the name of a pool", pool_name, mistakes);
     for (field, path) in [
         ("data_dir", &pool.data_dir),
         ("files_dir", &pool.files_dir),
@@ -114,6 +114,12 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
     if pool.client_access.iter().any(|line| line.contains('\n')) {
         mistakes.push(format!("a client_access line of pool {pool_name} has a line break in it"));
     }
+}
+
+fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) -> Option<Part> {
+    let pool_name = &pool.name;
+    check_name("the name of a pool", pool_name, mistakes);
+    check_own(pool, mistakes);
     let members = members(pool, mistakes);
     let called = |partner: &&PartnerAddress| partner.name == file.name;
     let (first, second) = (pool.first.as_ref(), pool.second.as_ref());
@@ -150,6 +156,7 @@ fn server_pool(file: &ServerFile, pool: &ServerPool, mistakes: &mut Mistakes) ->
         client_access: pool.client_access.clone(),
         databases: pool.databases.clone(),
         drain: drain(pool_name, &pool.times, mistakes),
+        front_ends: pool.front_ends.clone(),
         front_end_password_file: pool.front_end_password_file.clone(),
     };
     Some(Part {

@@ -2,7 +2,8 @@
 //!
 //! The raw form (`raw`) is what is written; it is checked as a whole, so that all mistakes are told
 //! at once, each with what to do. What comes out here is valid: every name is known, every address
-//! has one owner, the times keep the lease rule. A file is read again only when somebody asks for it.
+//! has one owner, the times keep the lease rule. A file is read again only when somebody asks for
+//! it.
 
 mod check;
 mod raw;
@@ -99,6 +100,8 @@ pub struct Postgres {
     pub databases: Vec<DatabaseEntry>,
     /// How long a manual failover waits for the Front Ends' transactions.
     pub drain: Duration,
+    /// The Front Ends that may come; `None`: all of the deployment.
+    pub front_ends: Option<BTreeSet<String>>,
     /// The password of the Front Ends' role.
     pub front_end_password_file: Option<PathBuf>,
 }
@@ -170,8 +173,8 @@ impl Witness {
     }
 }
 
-const FIXED: &str = "name, deployment, listen, state_dir, os_user and pg_bin_dir cannot change while \
-                     the process runs: restart it for that";
+const FIXED: &str = "name, deployment, listen, state_dir, os_user and pg_bin_dir cannot change \
+                     while the process runs: restart it for that";
 
 impl Part {
     /// No other partner is named: the pool has one server.

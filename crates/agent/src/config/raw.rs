@@ -98,6 +98,10 @@ pub struct ServerPool {
     /// Made by the designated principal once it serves for the first time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<DatabaseEntry>,
+    /// The Front Ends that may follow this pool and look its users up, by the names in their
+    /// certificates. If absent, every Front End of the deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_ends: Option<BTreeSet<String>>,
     /// A file that holds the password of the Front Ends' role, the same on both partners. If
     /// absent, there is no such role.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -117,7 +117,15 @@ impl Follower<'_> {
         }
     }
 
+    /// Asked with each heartbeat, so a Front End that is not named any more is soon told no more.
     fn follow(&mut self, pool: String, stamp: u64) {
+        if let Some(name) = self.visitor.front_end()
+            && !self.routes.admits(&pool, name)
+        {
+            self.followed.remove(&pool);
+            self.due.remove(&pool);
+            return self.refuse(Code::UnknownFrontEnd.refusal(Some(name.to_owned())));
+        }
         if !self.followed.contains_key(&pool) {
             match self.routes.follow(&pool) {
                 Ok(following) => {

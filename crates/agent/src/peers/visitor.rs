@@ -29,6 +29,12 @@ impl Visitor {
         self.0.as_ref().map(|identity| identity.name.clone())
     }
 
+    /// The name, if it is a Front End's.
+    pub fn front_end(&self) -> Option<&str> {
+        let identity = self.0.as_ref()?;
+        (identity.role == trust::Role::FrontEnd).then_some(identity.name.as_str())
+    }
+
     /// The certificate says what `hello` says.
     ///
     /// # Errors

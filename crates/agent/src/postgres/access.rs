@@ -214,6 +214,7 @@ mod tests {
             place: Place::new("/nowhere"),
             deployment: "test".to_owned(),
             partner: Some("be2".to_owned()),
+            front_ends: None,
         });
         expect![[r#"
             # Written by Backstay.

@@ -6,6 +6,7 @@
 //! every few seconds, so that a renewed certificate or a revoked name is in force soon after. If
 //! the agent's own cannot be used, the copy stays as it is.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -42,12 +43,15 @@ pub struct Tls {
     pub deployment: String,
     /// The name of the other partner's server.
     pub partner: Option<String>,
+    /// The Front Ends that may connect; `None`: all of the deployment.
+    pub front_ends: Option<BTreeSet<String>>,
 }
 
 impl Tls {
     /// For a process whose certificate lies in `place`; `None` if none is there.
     pub fn of(place: Place, deployment: &str, partner: Option<String>) -> Option<Tls> {
-        place.exists().then(|| Tls { place, deployment: deployment.to_owned(), partner })
+        let deployment = deployment.to_owned();
+        place.exists().then(|| Tls { place, deployment, partner, front_ends: None })
     }
 
     /// How the partner's PostgreSQL is connected to: it must be the partner's, whatever answers.
@@ -56,15 +60,19 @@ impl Tls {
         self.place.load()?.postgres_client(expected)
     }
 
-    fn revoked(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.place.dir().join("revoked")).unwrap_or_default();
-        text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
-    }
-
     /// The partner, if it may connect.
     fn partner(&self) -> Option<Identity> {
-        let name = self.partner.as_ref().filter(|name| !self.revoked().contains(name))?;
+        let name = self.partner.as_ref().filter(|name| !self.place.revoked().contains(*name))?;
         Identity::new(&self.deployment, Role::Server, name).ok()
+    }
+
+    /// The Front Ends that are named and may connect.
+    fn front_ends(&self) -> Option<Vec<Identity>> {
+        let revoked = self.place.revoked();
+        let named =
+            self.front_ends.as_ref()?.iter().filter(|name| !revoked.contains(name.as_str()));
+        let identity = |name: &String| Identity::new(&self.deployment, Role::FrontEnd, name).ok();
+        Some(named.filter_map(identity).collect())
     }
 
     /// Lines of `pg_ident.conf`: whose certificates may be which of Backstay's roles.
@@ -73,7 +81,14 @@ impl Tls {
         if let Some(partner) = self.partner() {
             let _ = writeln!(text, "{PARTNER_MAP} \"{}\" {ROLE}", partner.to_subject());
         }
-        let revoked = self.revoked();
+        if let Some(front_ends) = self.front_ends() {
+            for front_end in front_ends {
+                let subject = front_end.to_subject();
+                let _ = writeln!(text, "{FRONT_END_MAP} \"{subject}\" {FRONT_END}");
+            }
+            return text;
+        }
+        let revoked = self.place.revoked();
         let plain = |name: &&String| trust::check_name("the name", name).is_ok();
         let names: Vec<_> = revoked.iter().filter(plain).map(|name| escaped(name)).collect();
         let except =
@@ -97,13 +112,26 @@ impl Tls {
         };
         let front_end = |name: &String| Identity::new(&self.deployment, Role::FrontEnd, name).ok();
         let revoked: Vec<_> =
-            self.revoked().iter().filter_map(front_end).map(|found| shown(&found)).collect();
+            self.place.revoked().iter().filter_map(front_end).map(|found| shown(&found)).collect();
         let revoked = if revoked.is_empty() { "NULL".to_owned() } else { revoked.join(",") };
         let partner = self.partner().map_or("NULL".to_owned(), |partner| shown(&partner));
+        let others = match self.front_ends() {
+            None => "false".to_owned(),
+            Some(named) => {
+                let prefix = format!("/O={}/OU={}/CN=", self.deployment, Role::FrontEnd);
+                let mut named: Vec<_> = named.iter().map(shown).collect();
+                named.push("''".to_owned());
+                format!(
+                    "starts_with(ssl_client_dn, {}) AND ssl_client_dn NOT IN ({})",
+                    super::sql::literal(&prefix),
+                    named.join(",")
+                )
+            }
+        };
         format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity(NULL) \
              WHERE ssl AND (usesysid = {own} AND ssl_client_dn IS DISTINCT FROM {partner} \
-             OR usesysid <> {own} AND ssl_client_dn IN ({revoked}))",
+             OR usesysid <> {own} AND (ssl_client_dn IN ({revoked}) OR {others}))",
             own = super::sql::OWN_ROLE,
         )
     }
@@ -270,6 +298,7 @@ mod tests {
             place: Place::new("/nowhere"),
             deployment: "test.example".to_owned(),
             partner: Some("be2".to_owned()),
+            front_ends: None,
         }
     }
 
@@ -280,6 +309,19 @@ mod tests {
             backstay_front_end "/^CN=[^,=]+,OU=front-end,O=test[.]example$" backstay_front_end
         "#]]
         .assert_eq(&tls().idents());
+    }
+
+    #[test]
+    fn of_front_ends_that_are_named_no_other_one_is_let_in() {
+        let front_ends = Some(["fe1".to_owned(), "fe2".to_owned()].into());
+        expect![[r#"
+            backstay_partner "CN=be2,OU=server,O=test.example" backstay
+            backstay_front_end "CN=fe1,OU=front-end,O=test.example" backstay_front_end
+            backstay_front_end "CN=fe2,OU=front-end,O=test.example" backstay_front_end
+        "#]]
+        .assert_eq(&Tls { front_ends, ..tls() }.idents());
+        let none = Tls { front_ends: Some(BTreeSet::new()), ..tls() };
+        assert!(!none.idents().contains("front-end"));
     }
 
     #[test]

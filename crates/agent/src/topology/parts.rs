@@ -189,8 +189,8 @@ fn pool(state_dir: &Path, part: &derive::ServerPart) -> ServerPool {
         times: times(&part.times),
         settings: part.settings.clone(),
         databases: databases.collect(),
-        front_end_password_file: part
-            .has_front_ends
+        front_ends: Some(part.front_ends.iter().cloned().collect()),
+        front_end_password_file: (!part.front_ends.is_empty())
             .then(|| front_end_password(state_dir, &part.pool))
             .filter(|file| file.exists()),
         files_dir,

@@ -98,6 +98,7 @@ impl Pool {
                 times,
                 settings: [("shared_buffers".to_owned(), "16MB".to_owned())].into(),
                 databases: Vec::new(),
+                front_ends: None,
                 front_end_password_file: Some(self.dir.join("front_end.password")),
             }],
         };

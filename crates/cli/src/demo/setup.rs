@@ -154,6 +154,7 @@ fn server(dir: &Path, plan: &Plan, own: &ServerPlan, member: &MemberFiles) -> Se
             owner: DATABASE.to_owned(),
             password_file: Some(dir.join(PASSWORD_FILE)),
         }],
+        front_ends: Some(plan.front_end.iter().map(|it| it.name.clone()).collect()),
         front_end_password_file: Some(front_end_password_file(dir)),
     };
     ServerFile {

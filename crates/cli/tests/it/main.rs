@@ -25,5 +25,6 @@ mod parts;
 mod place;
 mod stage;
 mod topology;
+mod trust;
 mod usage;
 mod writer;

@@ -175,7 +175,7 @@ fn a_pool_whose_members_are_gone_is_shown_as_not_served() {
     let failover = ["pool", "failover", "pool01", "--deployment", file.to_str().unwrap()];
     let told = place.run(&failover).expect(1);
     expect![[r#"
-        error: nobody serves: be1 does not answer, be2 does not answer
+        error: no member answers, so nobody knows who serves: be1: it is not reached at 127.0.0.1:1: Connection refused (os error 111)
         hint: see why: backstay pool status pool01
     "#]]
     .assert_eq(&told.talk);

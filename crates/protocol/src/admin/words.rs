@@ -32,6 +32,7 @@ pub enum Code {
     PublishInDoubt,
     NotTaken,
     NoAudit,
+    UnknownFrontEnd,
 }
 
 impl Code {
@@ -61,6 +62,7 @@ impl Code {
             Code::PublishInDoubt => "publish_in_doubt",
             Code::NotTaken => "not_taken",
             Code::NoAudit => "no_audit",
+            Code::UnknownFrontEnd => "unknown_front_end",
         }
     }
 
@@ -99,6 +101,7 @@ impl Code {
             Code::PublishInDoubt => "it is not known yet whether the document is published",
             Code::NotTaken => "this process cannot use that version of the topology",
             Code::NoAudit => "this process keeps no audit trail",
+            Code::UnknownFrontEnd => "the pool does not name this Front End",
         }
     }
 
@@ -140,6 +143,9 @@ impl Code {
                 "publish it again: if it is there already, it is not published twice"
             }
             Code::NoAudit => "it keeps one as soon as it has a certificate: backstay join",
+            Code::UnknownFrontEnd => {
+                "add it to the pool in the topology, or to its front_ends in the servers' files"
+            }
             Code::InitialiseFailed | Code::NotTaken => return None,
         })
     }
@@ -156,82 +162,78 @@ impl Code {
 
 /// The session's own refusal.
 pub fn why(why: Why) -> Refusal {
-    let (code, sentence, hint) = why_words(why);
-    Refusal { code: code.to_owned(), sentence: sentence.to_owned(), hint: hint.map(str::to_owned) }
+    Refusal {
+        code: why_code(why).to_owned(),
+        sentence: why_sentence(why).to_owned(),
+        hint: why_hint(why).map(str::to_owned),
+    }
 }
 
-fn why_words(why: Why) -> (&'static str, &'static str, Option<&'static str>) {
+fn why_code(why: Why) -> &'static str {
     match why {
-        Why::NotPrincipal => (
-            "not_principal",
-            "this server does not serve the pool",
-            Some("ask the principal: `pool status` shows which one it is"),
-        ),
-        Why::AlreadyPrincipal => ("already_principal", "this server serves the pool already", None),
-        Why::NotMirrored => (
-            "not_mirrored",
-            "the pool runs exposed: the mirror does not hold every acknowledged commit",
-            Some("wait until `pool status` says synchronized"),
-        ),
-        Why::MirrorNotStreaming => (
-            "mirror_not_streaming",
-            "the mirror is not streaming",
-            Some("look at the mirror: `pool status` shows what it is doing"),
-        ),
-        Why::MirrorNotLevel => (
-            "mirror_not_level",
-            "the mirror is too far behind for a short interruption",
-            Some("ask again when it has caught up"),
-        ),
-        Why::PrincipalServes => (
-            "principal_serves",
-            "a principal serves the pool, so service must not be forced",
-            Some("use a manual failover"),
-        ),
-        Why::Suspended => {
-            ("suspended", "mirroring is suspended", Some("resume it first: `pool resume`"))
-        }
-        Why::NotSuspended => ("not_suspended", "nothing is suspended here", None),
-        Why::Busy => (
-            "busy",
-            "another change of this session is going on",
-            Some("`pool status` shows it; ask again when it is over"),
-        ),
-        Why::NoData => (
-            "no_data",
-            "this server holds no data that could serve",
-            Some("force service on the other partner, or let this one copy the data first"),
-        ),
-        Why::NoSuchChange => ("no_such_change", "that changes nothing: it is so already", None),
-        Why::NotAmnesiac => {
-            ("not_amnesiac", "this member has its state and needs to learn nothing", None)
-        }
-        Why::HasWitness => (
-            "has_witness",
-            "the session has a witness: it decides, not the operator",
-            Some("bring the witness or the other partner back, or force service"),
-        ),
-        Why::NotAPartner => (
-            "not_a_partner",
-            "this member is a witness: it holds no data",
-            Some("ask one of the partners"),
-        ),
-        Why::PartnerAway => (
-            "partner_away",
-            "this cannot be changed while the mirror is away or behind",
-            Some("bring the mirror back first; `pool status` tells when it is level"),
-        ),
-        Why::NoMirror => (
-            "no_mirror",
-            "the pool has one server and no mirror",
-            Some("add a mirror to the pool first"),
-        ),
-        Why::Removed => (
-            "removed",
-            "this server was removed from the pool, which the other one serves alone",
-            Some("ask the other server; to have a mirror here again, add it to the pool"),
-        ),
+        Why::NotPrincipal => "not_principal",
+        Why::AlreadyPrincipal => "already_principal",
+        Why::NotMirrored => "not_mirrored",
+        Why::MirrorNotStreaming => "mirror_not_streaming",
+        Why::MirrorNotLevel => "mirror_not_level",
+        Why::PrincipalServes => "principal_serves",
+        Why::Suspended => "suspended",
+        Why::NotSuspended => "not_suspended",
+        Why::Busy => "busy",
+        Why::NoData => "no_data",
+        Why::NoSuchChange => "no_such_change",
+        Why::NotAmnesiac => "not_amnesiac",
+        Why::HasWitness => "has_witness",
+        Why::NotAPartner => "not_a_partner",
+        Why::PartnerAway => "partner_away",
+        Why::NoMirror => "no_mirror",
+        Why::Removed => "removed",
     }
+}
+
+fn why_sentence(why: Why) -> &'static str {
+    match why {
+        Why::NotPrincipal => "this server does not serve the pool",
+        Why::AlreadyPrincipal => "this server serves the pool already",
+        Why::NotMirrored => {
+            "the pool runs exposed: the mirror does not hold every acknowledged commit"
+        }
+        Why::MirrorNotStreaming => "the mirror is not streaming",
+        Why::MirrorNotLevel => "the mirror is too far behind for a short interruption",
+        Why::PrincipalServes => "a principal serves the pool, so service must not be forced",
+        Why::Suspended => "mirroring is suspended",
+        Why::NotSuspended => "nothing is suspended here",
+        Why::Busy => "another change of this session is going on",
+        Why::NoData => "this server holds no data that could serve",
+        Why::NoSuchChange => "that changes nothing: it is so already",
+        Why::NotAmnesiac => "this member has its state and needs to learn nothing",
+        Why::HasWitness => "the session has a witness: it decides, not the operator",
+        Why::NotAPartner => "this member is a witness: it holds no data",
+        Why::PartnerAway => "this cannot be changed while the mirror is away or behind",
+        Why::NoMirror => "the pool has one server and no mirror",
+        Why::Removed => "this server was removed from the pool, which the other one serves alone",
+    }
+}
+
+fn why_hint(why: Why) -> Option<&'static str> {
+    Some(match why {
+        Why::NotPrincipal => "ask the principal: `pool status` shows which one it is",
+        Why::NotMirrored => "wait until `pool status` says synchronized",
+        Why::MirrorNotStreaming => "look at the mirror: `pool status` shows what it is doing",
+        Why::MirrorNotLevel => "ask again when it has caught up",
+        Why::PrincipalServes => "use a manual failover",
+        Why::Suspended => "resume it first: `pool resume`",
+        Why::Busy => "`pool status` shows it; ask again when it is over",
+        Why::NoData => "force service on the other partner, or let this one copy the data first",
+        Why::HasWitness => "bring the witness or the other partner back, or force service",
+        Why::NotAPartner => "ask one of the partners",
+        Why::PartnerAway => "bring the mirror back first; `pool status` tells when it is level",
+        Why::NoMirror => "add a mirror to the pool first",
+        Why::Removed => "ask the other server; to have a mirror here again, add it to the pool",
+        Why::AlreadyPrincipal | Why::NotSuspended | Why::NoSuchChange | Why::NotAmnesiac => {
+            return None;
+        }
+    })
 }
 
 /// Stable code and sentence of an obstacle to automatic failover.

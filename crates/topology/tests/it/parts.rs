@@ -102,7 +102,9 @@ fn a_server_gets_its_pools() {
                 },
                 "postgres_port": 5432
               },
-              "has_front_ends": true,
+              "front_ends": [
+                "fe1"
+              ],
               "holds_store": true,
               "locale": null,
               "pool": "orders",

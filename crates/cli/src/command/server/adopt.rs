@@ -268,6 +268,7 @@ fn section(
         times: agent::config::Times::default(),
         settings: found.settings.clone(),
         databases: Vec::new(),
+        front_ends: None,
         front_end_password_file: None,
     }
 }
