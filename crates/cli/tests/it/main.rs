@@ -21,6 +21,7 @@ mod front_end_handover;
 mod front_end_limits;
 mod front_end_log_in;
 mod front_end_pooling;
+mod front_end_secure;
 mod parts;
 mod place;
 mod stage;
