@@ -121,7 +121,7 @@ fn offers_tls(port: u16) {
 }
 
 #[test]
-fn a_demo_from_before_there_were_front_ends_gets_one() {
+fn a_demo_from_before_there_were_front_ends_and_certificates_gets_them() {
     let demo = Demo::start("demo-older", &["--profile", "fast"]);
     demo.demo("stop", &[]).expect(0);
     let file = demo.place.path().join("demo/demo.toml");
@@ -130,9 +130,18 @@ fn a_demo_from_before_there_were_front_ends_gets_one() {
     fs::write(&file, older).unwrap();
     fs::remove_dir_all(demo.place.path().join("demo/fe1")).unwrap();
     fs::remove_file(demo.place.path().join("demo/front_end.password")).unwrap();
+    for gone in ["authority", "administrator", "be1/state/trust", "be2/state/trust"] {
+        fs::remove_dir_all(demo.place.path().join("demo").join(gone)).unwrap();
+    }
+    fs::remove_dir_all(demo.place.path().join("demo/wit1/state/trust")).unwrap();
     assert_eq!(demo.status()["front_end"], Value::Null);
 
     demo.start_again(&[]);
+    demo.wait_until_armed();
+    for made in ["administrator", "be1/state/trust", "wit1/state/trust", "fe1/state/trust"] {
+        let dir = demo.place.path().join("demo").join(made);
+        assert!(dir.join("identity.pem").exists(), "{}", dir.display());
+    }
     writer::run(&uri(&demo), "CREATE TABLE t (x int)").unwrap();
 }
 
