@@ -440,7 +440,16 @@ mod tests {
             let condition = watch::channel(condition()).1;
             let (member, host) = ("be1".to_owned(), "10.0.0.1".to_owned());
             let roll = Roll::default();
-            Source { member, host, port: 5432, posted, condition, roll, instance: None }
+            Source {
+                member,
+                host,
+                port: 5432,
+                posted,
+                condition,
+                roll,
+                instance: None,
+                front_ends: None,
+            }
         };
         let (post, posted) = watch::channel(posted());
         let mut following = follow(source(posted));

@@ -51,7 +51,7 @@ impl Tls {
     /// For a process whose certificate lies in `place`; `None` if none is there.
     pub fn of(place: Place, deployment: &str, partner: Option<String>) -> Option<Tls> {
         let deployment = deployment.to_owned();
-        place.exists().then(|| Tls { place, deployment, partner, front_ends: None })
+        place.exists().then_some(Tls { place, deployment, partner, front_ends: None })
     }
 
     /// How the partner's PostgreSQL is connected to: it must be the partner's, whatever answers.
