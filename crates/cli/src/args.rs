@@ -12,9 +12,7 @@ mod server;
 mod topology;
 
 pub use audit::AuditArgs;
-pub use server::{
-    AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand,
-};
+pub use server::{AdoptArgs, AgentArgs, DrainArgs, Manner, ReleaseArgs, ServerArgs, ServerCommand};
 pub use topology::{NewArgs, PublishArgs, TopologyArgs, TopologyCommand};
 
 const AFTER_HELP: &str = "\

@@ -1,4 +1,5 @@
-//! Connections to the pool's PostgreSQL servers: with TLS wherever this Front End has a certificate.
+//! Connections to the pool's PostgreSQL servers: with TLS wherever this Front End has a
+//! certificate.
 //!
 //! The server must show the certificate of the member that the route names, whatever answers at its
 //! address, and is shown this Front End's. Without a certificate nothing is encrypted.

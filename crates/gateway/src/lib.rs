@@ -43,7 +43,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
@@ -240,25 +240,40 @@ async fn live(
     house.door.verifiers.stop_writing().await;
     drop(held);
     if let Some(after) = after {
-        tracing::info!(
-            connections = house.connections.get(),
-            "another process of this Front End takes clients now; this one ends with its last one"
-        );
-        spawn_local(handover::pass_cancels(Rc::clone(&house), after));
-        tokio::select! {
-            () = shutdown => {}
-            Ok(()) = ended => {}
-            () = drained(&house) => {}
-        }
+        outlive(&house, after, async {
+            tokio::select! {
+                () = shutdown => {}
+                Ok(()) = ended => {}
+            }
+        })
+        .await;
     }
+    dismiss(&house).await;
+    tracing::info!("the Front End ends");
+    Ok(())
+}
+
+/// Serves the clients that are here, while another process takes the new ones.
+async fn outlive(house: &Rc<House>, after: UnixStream, asked: impl Future<Output = ()>) {
+    tracing::info!(
+        connections = house.connections.get(),
+        "another process of this Front End takes clients now; this one ends with its last one"
+    );
+    spawn_local(handover::pass_cancels(Rc::clone(house), after));
+    tokio::select! {
+        () = asked => {}
+        () = drained(house) => {}
+    }
+}
+
+/// Tells the clients that are left that the gateway ends.
+async fn dismiss(house: &House) {
     house.ending.set(true);
     house.registry.end_all();
     let deadline = Instant::now() + LAST_WORDS;
     while house.registry.count() > 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(5)).await;
     }
-    tracing::info!("the Front End ends");
-    Ok(())
 }
 
 fn make_state_dir(path: &Path) -> Result<(), Error> {

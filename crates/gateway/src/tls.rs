@@ -212,7 +212,9 @@ impl Stream {
 
     /// The peer has sent nothing and has not closed.
     pub fn is_quiet(&mut self) -> bool {
-        let nothing = |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let nothing = |read: io::Result<usize>| {
+            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
         let mut byte = [0];
         match self {
             Stream::Plain(socket) => nothing(socket.try_read(&mut byte)),

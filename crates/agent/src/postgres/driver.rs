@@ -294,6 +294,7 @@ async fn perform(order: Order, worker: &mut Worker, ears: &mut Ears, inbox: &mut
     }
     let sql = worker.server.sql().ok().cloned();
     let mut exited = None;
+    let for_ever = matches!(order, Order::Follow { .. });
     {
         let working = worker.perform(order);
         tokio::pin!(working);
@@ -323,7 +324,7 @@ async fn perform(order: Order, worker: &mut Worker, ears: &mut Ears, inbox: &mut
                     }
                 }
                 // What follows for ever begins anew with what is new; the rest is soon done.
-                () = reconfigured(&mut inbox.configured), if matches!(order, Order::Follow { .. }) => {
+                () = reconfigured(&mut inbox.configured), if for_ever => {
                     inbox.queue.push_front(order);
                     break;
                 }

@@ -184,7 +184,8 @@ impl Report {
                 let slower = |ratio: &f64| *ratio < 1.0 - slack;
                 if let Some(ratio) = gateway.ratio(other, rate).filter(slower) {
                     missed.push(format!(
-                        "{point}: {ratio:.3} of PgBouncer's transactions, with a noise of {slack:.3}"
+                        "{point}: {ratio:.3} of PgBouncer's transactions, with a noise of \
+                         {slack:.3}"
                     ));
                 }
                 let cost: Figure = |it| it.processor_us;
