@@ -287,13 +287,13 @@ async fn renew(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use expect_test::expect;
 
     use super::*;
     use crate::postgres::instance::tests::instance;
 
-    fn tls() -> Tls {
+    pub fn tls() -> Tls {
         Tls {
             place: Place::new("/nowhere"),
             deployment: "test.example".to_owned(),

@@ -218,6 +218,10 @@ pub fn write_upstream(instance: &Instance, upstream: Option<&Upstream>) -> Resul
 /// Where the running standby streams from, as `write_upstream` has written it.
 pub fn read_upstream(instance: &Instance) -> Option<Upstream> {
     let text = std::fs::read_to_string(instance.upstream_file()).ok()?;
+    upstream_in(&text)
+}
+
+fn upstream_in(text: &str) -> Option<Upstream> {
     let value = text.lines().find_map(|line| line.strip_prefix("primary_conninfo = "))?;
     let value = value.strip_prefix('\'')?.strip_suffix('\'')?;
     let conninfo = value.replace("''", "'").replace(r"\\", r"\");
@@ -362,8 +366,20 @@ mod tests {
         instance.secret_file = "/it's/secret".into();
         let upstream = Upstream { host: "be1".to_owned(), port: 5433 };
         let conninfo = conninfo(&instance, &upstream);
-        assert!(conninfo.starts_with("host='be1' port=5433 user=backstay"), "{conninfo}");
+        assert!(conninfo.starts_with("host='be1' port=5433 "), "{conninfo}");
+        assert!(conninfo.contains(" user=backstay "), "{conninfo}");
         assert!(conninfo.contains(r"passfile='/it\'s/secret'"), "{conninfo}");
         assert_eq!(quoted(r"a'b\c"), r"'a''b\\c'");
+    }
+
+    #[test]
+    fn an_upstream_is_read_back_with_certificates_and_without() {
+        let mut instance = instance();
+        let upstream = Upstream { host: "10.0.0.2".to_owned(), port: 5433 };
+        for tls in [None, Some(certificates::tests::tls())] {
+            instance.tls = tls;
+            let line = format!("primary_conninfo = {}", quoted(&conninfo(&instance, &upstream)));
+            assert_eq!(upstream_in(&line), Some(upstream.clone()), "{line}");
+        }
     }
 }
