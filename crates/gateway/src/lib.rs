@@ -196,10 +196,7 @@ async fn live(
     }
     let mode = Modes::follow(&pool, &config.file.times);
     let counters = Rc::new(Counters::default());
-    let dialler = Dialler::new(papers.clone(), config.file.server_tls);
-    let asks = ask(&config, dialler.clone(), &pool);
-    let verifiers = Verifiers::open(&config.file.state_dir, asks);
-    let door = Door { tls, verifiers, trust: config.file.trust.clone() };
+    let (door, dialler) = ways(&config, tls, &papers, &pool);
     let registry = Rc::<Registry>::default();
     let (counted, seats) = (Rc::clone(&counters), Rc::clone(&registry));
     let status = Status::new(&config, address, pool.clone(), mode.clone(), counted, seats);
@@ -289,6 +286,14 @@ async fn drained(house: &House) {
     while house.connections.get() > 0 && deadline.is_none_or(|at| Instant::now() < at) {
         sleep(LOOK).await;
     }
+}
+
+/// How clients come in, and how servers are connected to.
+fn ways(config: &FrontEnd, tls: Option<Tls>, papers: &Papers, pool: &Pool) -> (Door, Dialler) {
+    let dialler = Dialler::new(papers.clone(), config.file.server_tls);
+    let asks = ask(config, dialler.clone(), pool);
+    let verifiers = Verifiers::open(&config.file.state_dir, asks);
+    (Door { tls, verifiers, trust: config.file.trust.clone() }, dialler)
 }
 
 /// How it is found out how users log in.
