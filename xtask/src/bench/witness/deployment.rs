@@ -116,7 +116,7 @@ impl Deployment {
         let mut running = Running::start(WITNESS, &mut command, &self.log())?;
         let listens = interrupt.wait(START, || {
             running.expect_alive().with_context(|| process::tail(&self.log()))?;
-            Ok(process::listens(self.port)?)
+            process::listens(self.port)
         })?;
         if !listens {
             bail!("the witness does not listen; {}", process::tail(&self.log()));
