@@ -335,7 +335,7 @@ fn a_client_finds_nothing_of_the_one_before(scene: &Scene<'_>) {
     let state = "SELECT current_setting('work_mem'), current_setting('neighbour.mark', true), \
                  current_setting('application_name'), to_regclass('pg_temp.left_behind'), \
                  (SELECT count(*) FROM pg_listening_channels()), \
-                 (SELECT count(*) FROM pg_prepared_statements), \
+                 (SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'backstay%'), \
                  (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
                  (SELECT count(*) FROM pg_cursors WHERE is_holdable)";
     let fresh = scene.ask(&[state]);

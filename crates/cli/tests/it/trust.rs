@@ -253,11 +253,11 @@ fn three_machines_join_and_mirror_and_only_who_may_is_let_in() {
     loop {
         let trail = site.run(&look).json();
         let missing = trail["missing"].as_array().unwrap();
-        if missing.len() == NAMES.len() {
-            assert!(missing.iter().all(refuses), "{missing:#?}");
+        // Whoever is cut off in the middle of a question hears no reason; the next time he does.
+        if missing.len() == NAMES.len() && missing.iter().all(refuses) {
             break;
         }
-        assert!(Instant::now() < deadline, "{}", site.logs());
+        assert!(Instant::now() < deadline, "{missing:#?}\n{}", site.logs());
     }
     let told = site.expect(1, &ask);
     assert!(told.talk.contains("revoked"), "{}", told.talk);
