@@ -186,8 +186,17 @@ impl Middle {
             toml::from_str(&text).with_context(|| format!("parse {}", file.display()))?;
         let state = self.dir.join("state");
         std::fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
+        // It comes as the demo's own Front End does; to the servers it speaks in clear, as everybody
+        // else here.
+        let given = config.get("state_dir").and_then(toml::Value::as_str).map(PathBuf::from);
+        for file in given.iter().flat_map(|dir| std::fs::read_dir(dir.join("trust"))).flatten() {
+            let file = file.context("read the Front End's certificates")?;
+            let trust = state.join("trust");
+            std::fs::create_dir_all(&trust)?;
+            std::fs::copy(file.path(), trust.join(file.file_name()))?;
+        }
         for (name, value) in [
-            ("name", "bench".to_owned()),
+            ("server_tls", "off".to_owned()),
             ("listen", format!("127.0.0.1:{}", self.port)),
             ("admin_listen", format!("127.0.0.1:{admin}")),
             ("state_dir", state.display().to_string()),
