@@ -186,8 +186,7 @@ impl Middle {
             toml::from_str(&text).with_context(|| format!("parse {}", file.display()))?;
         let state = self.dir.join("state");
         std::fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
-        // It comes as the demo's own Front End does; to the servers it speaks in clear, as everybody
-        // else here.
+        // It comes as the demo's own Front End does, and speaks in clear to the servers, as all do.
         let given = config.get("state_dir").and_then(toml::Value::as_str).map(PathBuf::from);
         for file in given.iter().flat_map(|dir| std::fs::read_dir(dir.join("trust"))).flatten() {
             let file = file.context("read the Front End's certificates")?;
