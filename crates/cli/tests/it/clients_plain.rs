@@ -397,7 +397,13 @@ fn a_front_end_without_a_certificate_refuses_tls_politely(scene: &Scene<'_>) {
         config.insert(key.to_owned(), format!("127.0.0.1:{value}").into());
     }
     let state = scene.dir.join("second");
-    fs::create_dir(&state).unwrap();
+    // The members know it by the first one's certificate; clients are shown none.
+    let first = config["state_dir"].as_str().unwrap().to_owned();
+    fs::create_dir_all(state.join("trust")).unwrap();
+    for file in fs::read_dir(Path::new(&first).join("trust")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), state.join("trust").join(file.file_name())).unwrap();
+    }
     config.insert("state_dir".to_owned(), state.to_str().unwrap().into());
     scene.demo.place.write("second.toml", &config.to_string());
     let log = fs::File::create(scene.dir.join("second.log")).unwrap();
